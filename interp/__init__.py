@@ -1,0 +1,71 @@
+"""Look inside a language model: capture, positions, edits, generation, judge, and the model organism.
+
+The public names are loaded on first use, so that importing the package is quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from interp import edits, organism
+    from interp.activations.activations import Activations
+    from interp.activations.capture import capture
+    from interp.activations.means import class_means
+    from interp.direction import Direction
+    from interp.errors import RefusalkitError
+    from interp.model.generate import Completion, Generations, generate
+    from interp.model.load import load
+    from interp.model.model import Model
+    from interp.model.refusal_metric import RefusalMetric
+    from interp.model.sites import SITES
+    from interp.text.chat import ChatFormat, Trace
+    from interp.text.judge import Verdict, judge
+    from interp.text.positions import POSITION_NAMES
+    from interp.text.prompts import Prompt, PromptSet
+    from interp.text.sources import prompts
+
+_WHERE = {
+    "Activations": "interp.activations.activations",
+    "ChatFormat": "interp.text.chat",
+    "Completion": "interp.model.generate",
+    "Direction": "interp.direction",
+    "Generations": "interp.model.generate",
+    "Model": "interp.model.model",
+    "POSITION_NAMES": "interp.text.positions",
+    "Prompt": "interp.text.prompts",
+    "PromptSet": "interp.text.prompts",
+    "RefusalMetric": "interp.model.refusal_metric",
+    "RefusalkitError": "interp.errors",
+    "SITES": "interp.model.sites",
+    "Trace": "interp.text.chat",
+    "Verdict": "interp.text.judge",
+    "capture": "interp.activations.capture",
+    "class_means": "interp.activations.means",
+    "edits": "interp.edits",
+    "generate": "interp.model.generate",
+    "judge": "interp.text.judge",
+    "load": "interp.model.load",
+    "organism": "interp.organism",
+    "prompts": "interp.text.sources",
+}
+
+__all__ = [
+    "POSITION_NAMES", "SITES", "Activations", "ChatFormat", "Completion", "Direction", "Generations", "Model",
+    "Prompt", "PromptSet", "RefusalMetric", "RefusalkitError", "Trace", "Verdict", "capture", "class_means", "edits",
+    "generate", "judge", "load", "organism", "prompts",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'interp' has no attribute {name!r}")
+    module = import_module(_WHERE[name])
+    value = module if name in ("edits", "organism") else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""Activations: labelled arrays, capture in memory, streaming statistics."""

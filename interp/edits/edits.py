@@ -1,0 +1,383 @@
+"""The five edits, as frozen values and the functions that make them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast, get_args
+
+import torch
+from einops import rearrange
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from interp.direction import Direction
+from interp.errors import DirectionError, EditError, SiteError
+from interp.model.architecture import Architecture
+from interp.model.session import Cells, Op, Phase
+from interp.model.sites import as_layers, check_layers, check_site
+
+WRITERS = "writers"
+STREAM = "stream"
+
+
+@dataclass(frozen=True, eq=False)
+class _Where:
+    positions: tuple[str | int, ...]
+    phase: Phase
+
+
+@dataclass(frozen=True, eq=False)
+class Add(_Where):
+    """Adds `coef * vector`; make it with `add`."""
+
+    vector: Tensor
+    coef: float
+    site: str
+    layers: tuple[int, ...]
+
+    def __repr__(self) -> str:
+        return f"add({self.coef:g} x |{float(self.vector.norm()):.3g}| at {_place(self, self.site, self.layers)})"
+
+    def ops(self, arch: Architecture) -> Sequence[Op]:
+        """The edit fitted to a model."""
+        _fits(self.vector, arch, self.site)
+        moved = self.vector * self.coef
+
+        def change(x: Tensor, _cells: Cells | None) -> Tensor:
+            return x + moved.to(x)
+
+        layers = check_layers(self.layers, arch.n_layers)
+        return [Op(self.site, layer, change, self.positions, self.phase, self) for layer in layers]
+
+
+@dataclass(frozen=True, eq=False)
+class Ablate(_Where):
+    """Fixes the coordinate along a direction; make it with `ablate`."""
+
+    unit: Tensor
+    to: Tensor | None
+    sites: tuple[str, ...]
+    layers: tuple[int, ...] | None
+
+    def __repr__(self) -> str:
+        target = "0" if self.to is None else f"a reference {list(self.to.shape)}"
+        return f"ablate(to {target} at {_place(self, '+'.join(self.sites), self.layers)})"
+
+    def ops(self, arch: Architecture) -> Sequence[Op]:
+        """The edit fitted to a model."""
+        layers = check_layers(self.layers, arch.n_layers)
+        found: list[Op] = []
+        for site, layer in _expand(self.sites, layers, arch.n_layers):
+            _fits(self.unit, arch, site)
+            found.append(Op(site, layer, self._change(site, layer, arch.n_layers), self.positions, self.phase, self))
+        return found
+
+    def _change(self, site: str, layer: int, n_layers: int) -> Callable[[Tensor, Cells | None], Tensor]:
+        target = self.to
+        if target is not None and target.ndim:
+            points = target.shape[0]
+            if points not in (n_layers, n_layers + 1):
+                raise EditError(
+                    f"the reference has {points} layers; it needs one value per layer ({n_layers}), or one more for "
+                    "the end of the last"
+                )
+            # n + 1 values stand for the points of the stream, where the end of a block is the start of the next one.
+            target = target[layer + 1 if points > n_layers and site == "resid_post" else layer]
+
+        def change(x: Tensor, cells: Cells | None) -> Tensor:
+            wide = x.to(torch.promote_types(x.dtype, torch.float32))
+            unit = self.unit.to(wide)
+            excess = wide @ unit
+            if target is not None:
+                goal = target.to(wide)
+                if goal.ndim:
+                    if cells is None:
+                        raise EditError("a reference with a value per position needs the positions named")
+                    _same_places(cells, len(goal), "the reference")
+                    goal = goal[cells.places.to(x.device)]
+                excess = excess - goal
+            return (wide - excess[..., None] * unit).to(x.dtype)
+
+        return change
+
+
+@dataclass(frozen=True, eq=False)
+class SetTo(_Where):
+    """Overwrites activations; make it with `set_to`."""
+
+    value: Tensor
+    site: str
+    layers: tuple[int, ...]
+
+    def __repr__(self) -> str:
+        return f"set_to({_place(self, self.site, self.layers)})"
+
+    def ops(self, arch: Architecture) -> Sequence[Op]:
+        """The edit fitted to a model."""
+        _fits(self.value, arch, self.site)
+
+        def change(x: Tensor, _cells: Cells | None) -> Tensor:
+            return self.value.to(x).expand_as(x)
+
+        layers = check_layers(self.layers, arch.n_layers)
+        return [Op(self.site, layer, change, self.positions, self.phase, self) for layer in layers]
+
+
+@dataclass(frozen=True, eq=False)
+class Patch(_Where):
+    """Puts in activations of another run; make it with `patch`."""
+
+    values: Tensor
+    site: str
+    layer: int
+
+    def __repr__(self) -> str:
+        return f"patch({list(self.values.shape)} at {_place(self, self.site, (self.layer,))})"
+
+    def ops(self, arch: Architecture) -> Sequence[Op]:
+        """The edit fitted to a model."""
+        _fits(self.values.flatten(0, 1)[0], arch, self.site)
+        (layer,) = check_layers(self.layer, arch.n_layers)
+
+        def change(x: Tensor, cells: Cells | None) -> Tensor:
+            assert cells is not None
+            n, places = self.values.shape[:2]
+            if int(cells.rows.max()) >= n:
+                raise EditError(
+                    f"the patch holds {n} prompts, but prompt {int(cells.rows.max())} was run (counted from 0); give a "
+                    "patch for the same prompts in the same order"
+                )
+            _same_places(cells, places, "the patch")
+            values = self.values.to(x)
+            return values[cells.rows.to(x.device), cells.places.to(x.device)]
+
+        return [Op(self.site, layer, change, self.positions, self.phase, self)]
+
+
+@dataclass(frozen=True, eq=False)
+class ScaleHeads(_Where):
+    """Scales attention heads at `z`; make it with `scale_heads`."""
+
+    heads: tuple[tuple[int, int], ...]
+    factor: float
+
+    def __repr__(self) -> str:
+        return f"scale_heads({list(self.heads)} x {self.factor:g} at {'+'.join(map(str, self.positions))})"
+
+    def ops(self, arch: Architecture) -> Sequence[Op]:
+        """The edit fitted to a model."""
+        by_layer: dict[int, list[int]] = {}
+        for layer, head in self.heads:
+            check_layers(layer, arch.n_layers)
+            if not 0 <= head < arch.n_heads:
+                raise SiteError(f"head {head} of layer {layer} is out of range: heads are 0 to {arch.n_heads - 1}")
+            by_layer.setdefault(layer % arch.n_layers, []).append(head)
+        return [
+            Op("z", layer, self._change(heads, arch.n_heads), self.positions, self.phase, self)
+            for layer, heads in by_layer.items()
+        ]
+
+    def _change(self, heads: list[int], n_heads: int) -> Callable[[Tensor, Cells | None], Tensor]:
+        def change(x: Tensor, _cells: Cells | None) -> Tensor:
+            out = rearrange(x, "... (h d) -> ... h d", h=n_heads).clone()
+            out[..., heads, :] *= self.factor
+            return rearrange(out, "... h d -> ... (h d)")
+
+        return change
+
+
+def add(
+    direction: Direction | ArrayLike,
+    coef: float = 1.0,
+    *,
+    site: str | None = None,
+    layer: int | Sequence[int] | None = None,
+    positions: str | int | Sequence[str | int] = "all",
+    phase: Phase | None = None,
+) -> Add:
+    """Add `coef` times a vector (activation addition, Arditi et al. 2024, section 2.4).
+
+    Args:
+        direction: A `Direction`, or a vector `[d]` together with `site` and `layer`.
+        coef: Strength; 1 adds the vector as it is, -1 subtracts it.
+        site: Defaults to the direction's own.
+        layer: One or several; defaults to the direction's own.
+        positions: Tokens; see `interp.text.positions`.
+        phase: `"prompt"`, `"generation"` or `"both"`.
+    """
+    vector, site, layers = _vector(direction, site, layer)
+    return Add(*_where(positions, phase), vector, _number(coef, "coef"), check_site(site), layers)
+
+
+def ablate(
+    direction: Direction | ArrayLike,
+    to: float | ArrayLike | None = None,
+    *,
+    sites: str | Sequence[str] | None = None,
+    layers: int | Sequence[int] | None = None,
+    positions: str | int | Sequence[str | int] = "all",
+    phase: Phase | None = None,
+) -> Ablate:
+    """Fix the coordinate along a direction (directional ablation, Arditi et al. 2024, section 2.4).
+
+    To zero, `x - r r'x`, at everything that writes to the residual stream: the embedding (`resid_pre` of layer 0),
+    every `attn_out` and every `mlp_out`. To a reference (affine ablation), `x - r (r'x - to)`, along the stream itself:
+    `resid_pre` of every layer and the end of the last, since a mean belongs to the stream and not to a writer.
+
+    Args:
+        direction: A `Direction` or a vector `[d]`; only where it points matters.
+        to: `None` for zero; otherwise a number, one per layer `[layers]` (or `[layers + 1]`, the last for the end of
+            the stack), or `[layers + 1, positions]` in the order of the tokens that `positions` name. Generated
+            tokens take the last position's value.
+        sites: `"writers"`, `"stream"`, or site names; chosen by `to` when left out.
+        layers: All by default.
+        positions: Tokens.
+        phase: `"prompt"`, `"generation"` or `"both"`.
+    """
+    vector = direction.vector if isinstance(direction, Direction) else _tensor(direction)
+    if vector.ndim != 1 or float(vector.norm()) == 0 or not bool(torch.isfinite(vector).all()):
+        raise DirectionError("ablate needs one finite, non-zero vector")
+    reference = None if to is None else _tensor(to)
+    if reference is not None and not bool(torch.isfinite(reference).all()):
+        raise DirectionError("the reference to ablate to holds NaN or infinite values")
+    chosen = sites if sites is not None else (WRITERS if reference is None else STREAM)
+    names = (chosen,) if isinstance(chosen, str) else tuple(chosen)
+    for name in names:
+        if name not in (WRITERS, STREAM):
+            check_site(name)
+    if reference is not None and reference.ndim > 2:
+        raise DirectionError(f"a reference is a number, [layers] or [layers, positions], not {list(reference.shape)}")
+    wanted = None if layers is None else as_layers(layers)
+    return Ablate(*_where(positions, phase), vector / vector.norm(), reference, names, wanted)
+
+
+def set_to(
+    value: ArrayLike,
+    *,
+    site: str,
+    layer: int | Sequence[int],
+    positions: str | int | Sequence[str | int] = "all",
+    phase: Phase | None = None,
+) -> SetTo:
+    """Overwrite activations with one vector `[width]`."""
+    return SetTo(*_where(positions, phase), _finite(_tensor(value)), check_site(site), as_layers(layer))
+
+
+def patch(
+    values: ArrayLike,
+    *,
+    site: str,
+    layer: int,
+    positions: str | int | Sequence[str | int],
+) -> Patch:
+    """Put in activations of another run (activation patching), prompt by prompt.
+
+    Args:
+        values: `[prompt, position, width]`, for the prompts in the order they are run, and the tokens that
+            `positions` name, in order; `Activations.sel(site, layer=...)` gives it.
+        site: Where.
+        layer: 0-based.
+        positions: Prompt tokens.
+    """
+    tensor = _finite(_tensor(values))
+    if tensor.ndim != 3 or not tensor.numel():
+        raise EditError(f"a patch is [prompt, position, width], but shape {tuple(tensor.shape)} was given")
+    where = _where(positions, "prompt")
+    if where[0] == ("all",):
+        raise EditError("a patch needs its positions named")
+    return Patch(*where, tensor, check_site(site), layer)
+
+
+def scale_heads(
+    heads: Sequence[tuple[int, int]],
+    factor: float = 0.0,
+    *,
+    positions: str | int | Sequence[str | int] = "all",
+    phase: Phase | None = None,
+) -> ScaleHeads:
+    """Scale attention heads' outputs before the output projection; 0 ablates them.
+
+    Args:
+        heads: Pairs (layer, head).
+        factor: 0 switches a head off, 1 leaves it.
+        positions: Tokens.
+        phase: `"prompt"`, `"generation"` or `"both"`.
+    """
+    if not heads:
+        raise EditError("no heads were given")
+    pairs = tuple((int(a), int(b)) for a, b in heads)
+    return ScaleHeads(*_where(positions, phase), pairs, _number(factor, "factor"))
+
+
+def _where(positions: Any, phase: str | None) -> tuple[tuple[str | int, ...], Phase]:
+    names = (positions,) if isinstance(positions, str | int) else tuple(positions)
+    if not names:
+        raise EditError("no positions were given")
+    chosen = phase or ("both" if names == ("all",) else "prompt")
+    if chosen not in get_args(Phase):
+        raise EditError(f"unknown phase {phase!r}; known: {', '.join(get_args(Phase))}")
+    return names, cast(Phase, chosen)
+
+
+def _vector(direction: Any, site: str | None, layer: Any) -> tuple[Tensor, str, tuple[int, ...]]:
+    if isinstance(direction, Direction):
+        return direction.vector, site or direction.site, as_layers(direction.layer if layer is None else layer)
+    if site is None or layer is None:
+        raise EditError("a bare vector needs site= and layer=")
+    return _finite(_tensor(direction)), site, as_layers(layer)
+
+
+def _number(value: float, name: str) -> float:
+    if not math.isfinite(value):
+        raise EditError(f"{name} is {value}; it must be a finite number")
+    return float(value)
+
+
+def _same_places(cells: Cells, places: int, what: str) -> None:
+    """Regions may be longer in some prompts; by index alone their tokens would be mistaken for one another."""
+    sizes = set(cells.sizes[cells.places >= 0].tolist())
+    if sizes - {places}:
+        raise EditError(
+            f"{what} holds {places} positions, but the edit's positions are {max(sizes)} tokens in a prompt that was "
+            "run; name single tokens, as Activations.positions does"
+        )
+
+
+def _tensor(value: Any) -> Tensor:
+    return torch.as_tensor(value).detach().float().cpu()
+
+
+def _finite(tensor: Tensor) -> Tensor:
+    if not bool(torch.isfinite(tensor).all()):
+        raise DirectionError("the values of an edit hold NaN or infinity")
+    return tensor
+
+
+def _fits(vector: Tensor, arch: Architecture, site: str) -> None:
+    width = arch.n_heads * arch.d_head if site == "z" else arch.d_model
+    if vector.shape != (width,):
+        raise DirectionError(
+            f"a vector of shape {tuple(vector.shape)} does not fit {site} of this model, which is {width} wide; "
+            "was it made for another model?"
+        )
+
+
+def _expand(sites: Sequence[str], layers: Sequence[int], n_layers: int) -> list[tuple[str, int]]:
+    found: list[tuple[str, int]] = []
+    for name in sites:
+        if name == WRITERS:
+            found += [("resid_pre", 0)] if 0 in layers else []
+            found += [(site, layer) for layer in layers for site in ("attn_out", "mlp_out")]
+        elif name == STREAM:
+            found += [("resid_pre", layer) for layer in layers]
+            found += [("resid_post", n_layers - 1)] if n_layers - 1 in layers else []
+        else:
+            found += [(name, layer) for layer in layers]
+    return found
+
+
+def _place(edit: _Where, site: str, layers: Sequence[int] | None) -> str:
+    at = "all layers" if layers is None else f"layers {list(layers)}"
+    return f"{site}, {at}, {'+'.join(map(str, edit.positions))}, {edit.phase}"

@@ -1,0 +1,1 @@
+"""A model to look into: loading, the architecture map, running, generating."""

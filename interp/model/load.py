@@ -1,0 +1,168 @@
+"""Loading: from the Hub, a folder, a model already in memory, or the project's own organism."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from interp.errors import ModelError
+from interp.model.architecture import find_architecture
+from interp.model.check import check_identities, check_weights
+from interp.model.model import Model
+from interp.provenance import digest_files, digest_text
+from interp.text.chat import ChatFormat
+
+_DIGEST_LIMIT = 2_000_000_000
+
+
+def load(
+    model: Any,
+    tokenizer: Any = None,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype = "auto",
+    revision: str | None = None,
+    device_map: Any = None,
+    attn_implementation: str | None = None,
+    trust_remote_code: bool = False,
+    chat_template: str | Path | None = None,
+    system: str | None = None,
+    thinking: bool | None = None,
+    date: str | None = None,
+    check: bool = True,
+) -> Model:
+    """Load a causal LM to look into.
+
+    Args:
+        model: A Hub id, a local folder, `"organism"` or `"organism:VARIANT"`, or a Hugging Face model in memory.
+        tokenizer: Needed with a model in memory; otherwise loaded with the model.
+        device: Where to put a model that is loaded here; a model in memory stays where it is.
+        dtype: Passed to transformers; `"auto"` keeps the checkpoint's.
+        revision: Hub revision.
+        device_map: Passed to transformers.
+        attn_implementation: Passed to transformers.
+        trust_remote_code: Run code that comes with the checkpoint. Off unless asked.
+        chat_template: Jinja source or file, in place of the tokenizer's own template.
+        system: System prompt for prompts that bring none.
+        thinking: Thinking mode; `None` turns it off where the template has a switch.
+        date: Date for templates that print one.
+        check: Check by one short forward that the sites fire and add up.
+
+    Raises:
+        ModelError: When there is no such model, it has no chat template, or its blocks are of no known kind.
+        NonFiniteError: When a weight is NaN or infinite.
+        SiteError: When the checks fail; names the identity.
+    """
+    if isinstance(model, str | Path):
+        name = str(model)
+        where, identity = _locate(name, revision)
+        common: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+        tokenizer = tokenizer or _tokenizer(name, where, common)
+        options = {"device_map": device_map, "attn_implementation": attn_implementation}
+        hf = _weights(name, where, dtype, {**common, **{k: v for k, v in options.items() if v is not None}})
+        if device is not None:
+            hf = hf.to(device)
+        hf.eval()
+        commit = getattr(hf.config, "_commit_hash", None)
+        identity = {**identity, **({"revision": commit} if commit else {})}
+    else:
+        hf, name = model, getattr(model, "name_or_path", "") or type(model).__name__
+        if tokenizer is None:
+            raise ModelError("a model in memory needs its tokenizer: interp.load(model, tokenizer)")
+        if any(module.training for module in hf.modules()):
+            raise ModelError("the model is in training mode, so dropout would blur every number; call model.eval()")
+        if device is not None or device_map is not None:
+            raise ModelError("a model in memory is left where it is; move it yourself before loading")
+        identity = {"name": name, "digest": _memory_digest(hf)}
+    check_weights(hf)
+    chat = ChatFormat(
+        tokenizer,
+        template=chat_template,
+        system=system,
+        thinking=thinking,
+        max_tokens=getattr(hf.config.get_text_config(), "max_position_embeddings", None),
+        **({"date": date} if date else {}),
+    )
+    loaded = Model(hf, tokenizer, chat, find_architecture(hf), name, identity)
+    if check:
+        check_identities(loaded)
+    return loaded
+
+
+def _locate(name: str, revision: str | None) -> tuple[str, dict[str, Any]]:
+    """Folder or Hub id to hand to transformers, and what identifies it."""
+    if name == "organism" or name.startswith("organism:"):
+        from interp import organism
+
+        variant = name.partition(":")[2] or "chat"
+        if variant not in organism.VARIANTS:
+            raise ModelError(f"there is no organism variant {variant!r}; known: {', '.join(organism.VARIANTS)}")
+        folder = organism.path(variant)
+        return str(folder), {"name": f"organism:{variant}", "digest": digest_files(folder.glob("*.safetensors"))}
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ModelError(f"the folder {name} is no model: it has no config.json")
+        weights = [p for p in folder.iterdir() if p.suffix in (".safetensors", ".bin")]
+        if not weights:
+            raise ModelError(f"the folder {name} has a config.json but no weights (*.safetensors)")
+        return str(folder), {"name": folder.name, "digest": digest_files([*weights, folder / "config.json"])}
+    if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise ModelError(f"there is no model folder at {name}")
+    return name, {"name": name, "revision": revision}
+
+
+def _tokenizer(name: str, where: str, common: dict[str, Any]) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(where, **common)
+    except Exception as error:  # transformers raises many kinds here; the message is what counts
+        raise ModelError(f"cannot load a tokenizer for {name}: {_first_line(error)}{_hint(name, where)}") from error
+
+
+def _weights(name: str, where: str, dtype: Any, options: dict[str, Any]) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, output_loading_info=True, **options)
+    except Exception as error:  # the same
+        raise ModelError(f"cannot load the model {name}: {_first_line(error)}{_hint(name, where)}") from error
+    hf, info = loaded
+    missing = sorted(info.get("missing_keys", ()))
+    if missing:
+        raise ModelError(
+            f"the weights of {name} are incomplete: {len(missing)} tensors are missing, among them {missing[0]}; "
+            "transformers would fill them with random numbers"
+        )
+    return hf
+
+
+def _hint(name: str, where: str) -> str:
+    if Path(where).is_dir():
+        return "; is the folder complete?"
+    return (
+        f". {name} is no folder here, so it was looked up on the Hugging Face Hub: check the name and the network, "
+        "or give a local folder or organism[:variant]"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:300]
+
+
+def _memory_digest(hf: Any) -> str:
+    """Content digest of a model in memory; `"unknown"` when it is too large to read for a name."""
+    size = sum(p.numel() * p.element_size() for p in hf.parameters())
+    if size > _DIGEST_LIMIT or any(p.device.type == "meta" for p in hf.parameters()):
+        return "unknown"
+    import hashlib
+
+    total = hashlib.sha256()
+    for key, value in sorted(hf.state_dict().items()):
+        total.update(key.encode())
+        total.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest_text(total.hexdigest())

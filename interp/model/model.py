@@ -1,0 +1,358 @@
+"""`Model`: a Hugging Face causal LM with its tokenizer, chat format and site map, looked into but never changed."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from interp.errors import EditError, NonFiniteError, PromptError, SiteError
+from interp.model.architecture import Architecture
+from interp.model.batching import TOKEN_BUDGET, pad, plan
+from interp.model.session import Batch, Edit, Read, ReadSession, Session, StopForward
+from interp.model.sites import check_layers, check_site
+from interp.provenance import versions
+from interp.text.chat import ChatFormat, Encoded, PromptLike, Trace
+from interp.text.prompts import Prompt
+
+Prompts = PromptLike | Encoded | Sequence[PromptLike] | Sequence[Encoded]
+ReadRequest = tuple[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one batch of a run gave.
+
+    Attributes:
+        rows: Indices of the prompts, in the batch's order.
+        reads: For each site, `[batch, layer, position, width]`.
+        last: Final hidden state (after the final norm) at each row's last prompt token `[batch, d_model]`, or `None`
+            when the forward was stopped early.
+    """
+
+    rows: list[int]
+    reads: dict[str, Tensor]
+    last: Tensor | None
+
+
+class Model:
+    """A causal LM with everything that is needed to look inside it.
+
+    Build one with `interp.load`. The Hugging Face model in `hf` belongs to the user: hooks are put on it while
+    something runs and are taken off again, also after an exception; nothing else of it is touched.
+
+    Attributes:
+        hf: The Hugging Face model.
+        tokenizer: Its tokenizer.
+        chat: How prompts become tokens (`interp.text.chat.ChatFormat`).
+        arch: Where the sites are (`interp.model.architecture.Architecture`).
+        name: What it was loaded as.
+        identity: Id, revision or content digest, for the provenance.
+    """
+
+    def __init__(
+        self, hf: Any, tokenizer: Any, chat: ChatFormat, arch: Architecture, name: str, identity: dict[str, Any]
+    ) -> None:
+        self.hf = hf
+        self.tokenizer = tokenizer
+        self.chat = chat
+        self.arch = arch
+        self.name = name
+        self.identity = identity
+        # What is running, innermost last; shared by views of one model behind other chat formats.
+        self._live: list[Batch] = []
+
+    def __repr__(self) -> str:
+        return (
+            f"Model({self.name!r}, {type(self.hf).__name__}, {self.n_layers} layers, d_model {self.d_model}, "
+            f"{self.arch.n_heads} heads, {self.dtype}, {self.device})"
+        )
+
+    @property
+    def n_layers(self) -> int:
+        """Number of blocks."""
+        return self.arch.n_layers
+
+    @property
+    def n_heads(self) -> int:
+        """Query heads per layer."""
+        return self.arch.n_heads
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return self.arch.d_model
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go: the device of the input embedding."""
+        return self.hf.get_input_embeddings().weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The model's floating-point type."""
+        return self.hf.dtype
+
+    @property
+    def pad_id(self) -> int:
+        """A token to pad with; masked, so any will do where the tokenizer has none."""
+        for token in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0):
+            if token is not None:
+                return int(token)
+        return 0
+
+    def width(self, site: str) -> int:
+        """Number of features at a site."""
+        return self.arch.n_heads * self.arch.d_head if check_site(site) == "z" else self.d_model
+
+    def encode(self, prompts: Prompts, turn: int = -1) -> list[Encoded]:
+        """Render and tokenise prompts, naming their positions; what is encoded already is taken as it is.
+
+        Raises:
+            PromptError: For no prompts at all, or an empty or over-long one.
+        """
+        if isinstance(prompts, str | Prompt | Trace | Encoded):
+            several: list[Any] = [prompts]
+        else:
+            several = list(prompts)
+            if several and isinstance(several[0], Mapping):
+                several = [several]  # one conversation
+        if not several:
+            raise PromptError("no prompts were given")
+        return [p if isinstance(p, Encoded) else self.chat.encode(p, turn) for p in several]
+
+    def format(self, prompt: PromptLike, turn: int = -1) -> Any:
+        """A table (pandas) of a rendered prompt's tokens and the names of their positions."""
+        import pandas as pd
+
+        return pd.DataFrame(self.chat.table(prompt, turn)).set_index("index")
+
+    @contextlib.contextmanager
+    def edited(self, *edits: Edit) -> Generator[Model]:
+        """Apply edits to everything that runs inside the `with` block, `hf` itself included.
+
+        Raises:
+            EditError: On leaving, when the model ran and an edit met no token.
+        """
+        with Session(self.arch, flatten_edits(edits), lambda: self._batch) as session:
+            yield self
+            session.check_touched()
+
+    def steps(
+        self,
+        encoded: Sequence[Encoded],
+        reads: Sequence[tuple[ReadRequest, Sequence[Sequence[int]]]] = (),
+        edits: Sequence[Edit] = (),
+        stop: bool = False,
+        token_budget: int = TOKEN_BUDGET,
+        done: Callable[[int], None] | None = None,
+    ) -> Iterator[Step]:
+        """Run prompts batch by batch, handing over what was read: the one path every capture takes.
+
+        Args:
+            encoded: Prompts.
+            reads: Pairs of (site, layers) and, for each prompt, the columns wanted (equally many).
+            edits: Changes to the forward pass; reads see values after the edits at the same site.
+            stop: End each forward after the last site that is read; `last` is then `None`.
+            token_budget: Padded tokens per batch.
+            done: Called with the number of prompts after each batch.
+
+        Raises:
+            NonFiniteError: When something read is NaN or infinite; names prompt, site and layer.
+            EditError: When an edit met no token in the whole run.
+        """
+        for (site, layers), _ in reads:
+            check_layers(layers, self.n_layers)
+            check_site(site)
+        session = ReadSession(
+            self.arch, flatten_edits(edits), lambda: self._batch, [request for request, _ in reads], stop
+        )
+        for rows in plan([len(e) for e in encoded], token_budget):
+            items = [encoded[i] for i in rows]
+            ids, _, pads = pad(items, self.pad_id, left=False, device=self.device)
+            wanted: dict[str, Tensor] = {}
+            plans: list[Read] = []
+            for (site, layers), columns in reads:
+                at = torch.tensor([list(columns[i]) for i in rows])
+                shape = (len(rows), len(layers), at.shape[1], self.width(site))
+                wanted[site] = torch.empty(shape, dtype=self.dtype)
+                plans.append(Read(site, layers, at, wanted[site]))
+            session.reading(plans)
+            # Hooks and inference mode live for the forward only: whoever takes the steps may use the model between.
+            with torch.inference_mode(), session, self._running(Batch(items, rows, pads, self.device)):
+                last = self._forward(ids, items)
+            last = None if last is None else last.clone()  # a tensor made in inference mode would stay marked
+            _check_finite(wanted, plans, items)
+            if done is not None:
+                done(len(rows))
+            yield Step(rows, wanted, last)
+        session.check_touched()
+
+    def logits(
+        self,
+        prompts: Prompts,
+        edits: Sequence[Edit] = (),
+        token_budget: int = TOKEN_BUDGET,
+    ) -> Tensor:
+        """Next-token logits after each prompt (its last given token), fp32 `[prompt, vocabulary]`.
+
+        Raises:
+            NonFiniteError: When the logits are NaN or infinite.
+        """
+        encoded = self.encode(prompts)
+        out: Tensor | None = None
+        for step in self.steps(encoded, edits=edits, token_budget=token_budget):
+            assert step.last is not None
+            values = self.unembed(step.last)
+            if out is None:
+                out = torch.empty(len(encoded), values.shape[-1])
+            out[step.rows] = values.float().cpu()
+        assert out is not None
+        if not bool(torch.isfinite(out).all()):
+            row = int((~torch.isfinite(out)).any(1).nonzero()[0])
+            raise NonFiniteError(f"the logits of prompt {row} are not finite: {encoded[row].prompt.text[:60]!r}")
+        return out
+
+    def run(
+        self,
+        prompts: Prompts,
+        reads: Sequence[str] = (),
+        positions: Sequence[str | int] = ("last",),
+        layers: Sequence[int] | None = None,
+        edits: Sequence[Edit] = (),
+    ) -> Run:
+        """One forward over prompts: next-token logits, and sites read at positions.
+
+        Args:
+            prompts: One or several.
+            reads: Sites, e.g. `["resid_post", "z"]`.
+            positions: Single-token positions, see `interp.text.positions`.
+            layers: Layers of the reads; all by default.
+            edits: Changes to the forward pass.
+
+        Returns:
+            `logits` `[prompt, vocabulary]` in fp32 and `reads`, per site `[prompt, layer, position, width]`.
+        """
+        encoded = self.encode(prompts)
+        columns = [[c for name in positions for c in e.columns(name)] for e in encoded]
+        if len({len(c) for c in columns}) > 1:
+            raise SiteError(f"{positions} are not equally many tokens in every prompt; name single tokens")
+        chosen = check_layers(layers, self.n_layers)
+        found = {site: torch.empty(len(encoded), len(chosen), len(columns[0]), self.width(site), dtype=self.dtype)
+                 for site in reads}  # fmt: skip
+        logits: Tensor | None = None
+        for step in self.steps(encoded, [((site, chosen), columns) for site in reads], edits):
+            assert step.last is not None
+            values = self.unembed(step.last).float().cpu()
+            logits = torch.empty(len(encoded), values.shape[-1]) if logits is None else logits
+            logits[step.rows] = values
+            for site, value in step.reads.items():
+                found[site][step.rows] = value
+        assert logits is not None
+        return Run(logits, found)
+
+    @torch.no_grad()
+    def unembed(self, hidden: Tensor) -> Tensor:
+        """Logits of final hidden states `[..., d_model]` (after the final norm), scaled or capped as in the model."""
+        # A 2-D contiguous input: with frozen weights a sliced 3-D one makes torch copy the head once per row.
+        return self._finish(self.arch.head(hidden.reshape(-1, hidden.shape[-1]).contiguous())).reshape(
+            *hidden.shape[:-1], -1
+        )
+
+    def generate(self, prompts: Prompts, **options: Any) -> Any:
+        """Let the model write; see `interp.model.generate.generate` for the options."""
+        from interp.model.generate import generate
+
+        return generate(self, prompts, **options)
+
+    def with_format(self, **changes: Any) -> Model:
+        """The same model behind another chat format, e.g. `with_format(thinking=True)` or `(system="...")`."""
+        other = Model(self.hf, self.tokenizer, replace(self.chat, **changes), self.arch, self.name, self.identity)
+        other._live = self._live
+        return other
+
+    def verify(self) -> None:
+        """Check by behaviour that every site fires, adds up, and is causal; raises `SiteError` naming what fails."""
+        from interp.model.check import check_causal, check_identities
+
+        check_identities(self)
+        check_causal(self)
+
+    def provenance(self) -> dict[str, Any]:
+        """What the model's numbers depend on."""
+        return {
+            "model": self.identity,
+            "architecture": type(self.hf).__name__,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "attention": getattr(self.hf.config, "_attn_implementation", None),
+            "chat": self.chat.provenance(),
+            "versions": versions(),
+        }
+
+    @contextlib.contextmanager
+    def _running(self, batch: Batch) -> Generator[Batch]:
+        self._live.append(batch)
+        try:
+            yield batch
+        finally:
+            self._live.pop()
+
+    @property
+    def _batch(self) -> Batch | None:
+        return self._live[-1] if self._live else None
+
+    def _forward(self, ids: Tensor, items: Sequence[Encoded]) -> Tensor | None:
+        """Right padding and no mask: what stands after a prompt cannot reach it in a causal model."""
+        positions = torch.arange(ids.shape[1], device=ids.device)[None].expand_as(ids)
+        try:
+            hidden = self.arch.backbone(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state
+        except StopForward:
+            return None
+        ends = torch.tensor([len(e) - 1 for e in items], device=hidden.device)
+        return hidden[torch.arange(len(items), device=hidden.device), ends]
+
+    @cached_property
+    def _finish(self) -> Callable[[Tensor], Tensor]:
+        from interp.model.check import logit_finish
+
+        return logit_finish(self.hf)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Logits and reads of one run, see `Model.run`."""
+
+    logits: Tensor
+    reads: dict[str, Tensor]
+
+
+def flatten_edits(edits: Any) -> list[Edit]:
+    """Edits as a flat list: anything with an `edits()` method (a steering vector, say) stands for its edits."""
+    flat: list[Edit] = []
+    several: list[Any] = [edits] if hasattr(edits, "ops") or hasattr(edits, "edits") else list(edits)
+    for edit in several:
+        if hasattr(edit, "edits"):
+            flat += flatten_edits(edit.edits())
+        elif isinstance(edit, list | tuple):
+            flat += flatten_edits(edit)
+        elif hasattr(edit, "ops"):
+            flat.append(edit)
+        else:
+            raise EditError(f"{edit!r} is no edit; make one with interp.edits or steering.SteeringVector")
+    return flat
+
+
+def _check_finite(wanted: dict[str, Tensor], plans: Sequence[Read], items: Sequence[Encoded]) -> None:
+    for read in plans:
+        if bool(torch.isfinite(wanted[read.site]).all()):
+            continue
+        row, layer = (int(i) for i in (~torch.isfinite(wanted[read.site])).flatten(2).any(2).nonzero()[0])
+        raise NonFiniteError(
+            f"{read.site} at layer {read.layers[layer]} is not finite for the prompt {items[row].prompt.text[:60]!r}; "
+            "check the weights, or load the model with a wider dtype (dtype='float32')"
+        )

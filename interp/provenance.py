@@ -1,0 +1,79 @@
+"""Provenance: what has to be known of a number to trust it, and where files are cached."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = ("refusalkit", "torch", "transformers", "tokenizers", "numpy", "scikit-learn")
+
+
+def digest_text(text: str) -> str:
+    """SHA-256 of a text, shortened to 16 hexadecimal digits."""
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
+
+
+def digest_json(value: Any) -> str:
+    """SHA-256 of a JSON value in canonical form, shortened to 16 hexadecimal digits."""
+    return digest_text(json.dumps(value, sort_keys=True, ensure_ascii=False, default=str))
+
+
+def digest_files(paths: Iterable[Path]) -> str:
+    """SHA-256 over names and contents of files, shortened to 16 digits; cached by path, size and time of change."""
+    total = hashlib.sha256()
+    for path in sorted(paths):
+        total.update(path.name.encode())
+        total.update(_digest_file(path).encode())
+    return total.hexdigest()[:16]
+
+
+def cache_dir(*parts: str) -> Path:
+    """A folder below the project's cache (`REFUSALKIT_CACHE`, else `~/.cache/refusalkit`), made when missing."""
+    root = Path(os.environ.get("REFUSALKIT_CACHE") or Path.home() / ".cache" / "refusalkit")
+    folder = root.joinpath(*parts)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that numbers depend on."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that a reader sees the old file or the new one, never half of it."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _digest_file(path: Path) -> str:
+    state = path.stat()
+    key = digest_text(f"{path.resolve()}|{state.st_size}|{state.st_mtime_ns}")
+    try:
+        note = cache_dir("digests") / key
+        if note.is_file() and len(known := note.read_text()) == 64:
+            return known
+    except OSError:
+        note = None
+    total = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            total.update(block)
+    if note is not None:
+        partial = note.with_name(f"{key}.{os.getpid()}")
+        partial.write_text(total.hexdigest())
+        os.replace(partial, note)
+    return total.hexdigest()

@@ -1,0 +1,88 @@
+"""Intervals for what is counted and what is averaged."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+@dataclass(frozen=True)
+class Rate:
+    """`k` of `n`, with its Wilson 95 % interval."""
+
+    k: int
+    n: int
+
+    @property
+    def value(self) -> float:
+        """The proportion, NaN when nothing was counted."""
+        return self.k / self.n if self.n else math.nan
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson score interval at 95 %."""
+        return wilson(self.k, self.n)
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return f"{self.value:.3f} [{low:.3f}, {high:.3f}] (n={self.n})"
+
+
+def wilson(k: int, n: int) -> tuple[float, float]:
+    """Wilson score interval of a proportion at 95 % (Wilson 1927); (0, 1) when nothing was counted."""
+    if not 0 <= k <= n:
+        raise ValueError(f"{k} of {n} is no proportion")
+    if n == 0:
+        return 0.0, 1.0
+    from scipy.stats import binomtest
+
+    found = binomtest(k, n).proportion_ci(method="wilson")
+    return float(found.low), float(found.high)
+
+
+def newcombe(a: Rate, b: Rate) -> tuple[float, float]:
+    """95 % interval of the difference of two independent proportions a - b (Newcombe 1998, method 10)."""
+    (la, ua), (lb, ub) = a.interval, b.interval
+    d = a.value - b.value
+    return (
+        d - math.sqrt((a.value - la) ** 2 + (ub - b.value) ** 2),
+        d + math.sqrt((ua - a.value) ** 2 + (b.value - lb) ** 2),
+    )
+
+
+def auroc(scores: ArrayLike, labels: ArrayLike) -> float:
+    """Area under the ROC curve: P(score of a positive > score of a negative), ties counting half.
+
+    Raises:
+        ValueError: When one class is missing or a score is NaN.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    s, y = np.asarray(scores, dtype=np.float64), np.asarray(labels).astype(bool)
+    if y.all() or not y.any():
+        raise ValueError("AUROC needs both classes")
+    if np.isnan(s).any():
+        raise ValueError("AUROC of NaN scores")
+    return float(roc_auc_score(y, s))
+
+
+def auroc_interval(
+    scores: ArrayLike, labels: ArrayLike, groups: ArrayLike | None = None, draws: int = 500, seed: int = 0
+) -> tuple[float, float]:
+    """95 % bootstrap interval of the AUROC; whole groups are drawn where groups are given."""
+    s, y = np.asarray(scores, dtype=np.float64), np.asarray(labels).astype(bool)
+    g = np.arange(len(s)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    members = [np.flatnonzero(g == i) for i in range(int(g.max()) + 1)]
+    rng = np.random.default_rng(seed)
+    found: list[float] = []
+    for _ in range(draws):
+        rows = np.concatenate([members[i] for i in rng.integers(0, len(members), len(members))])
+        if y[rows].any() and not y[rows].all():
+            found.append(auroc(s[rows], y[rows]))
+    if not found:
+        return math.nan, math.nan
+    low, high = np.quantile(found, [0.025, 0.975])
+    return float(low), float(high)

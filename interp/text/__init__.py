@@ -1,0 +1,1 @@
+"""Text in and out: prompt sets, chat format, named positions, the judge."""

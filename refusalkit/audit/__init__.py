@@ -1,0 +1,1 @@
+"""The audit: one command from a model to a report."""

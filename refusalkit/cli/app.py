@@ -1,0 +1,107 @@
+"""The commands. Each imports what it needs when it runs, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="How a language model recognises harm, decides to refuse, and loses that decision.",
+    epilog="Add --debug to any command for a traceback.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+organism = typer.Typer(help="The project's own model organism.", no_args_is_help=True)
+app.add_typer(organism, name="organism")
+
+ModelName = Annotated[str, typer.Argument(help="A Hub id, a folder, or organism[:VARIANT].", metavar="MODEL")]
+
+
+@app.command()
+def audit(
+    model: ModelName,
+    out: Annotated[Path, typer.Option(help="Folder for the report.", file_okay=False)],
+    harmful: Annotated[str | None, typer.Option(help="Harmful prompts: txt, csv, jsonl, or a Hub dataset.")] = None,
+    harmless: Annotated[str | None, typer.Option(help="Harmless prompts, likewise.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Start over instead of resuming.")] = False,
+    n_train: Annotated[int, typer.Option(help="Most training prompts per class.", min=8)] = 128,
+    n_val: Annotated[int, typer.Option(help="Most validation prompts per class.", min=4)] = 32,
+    n_test: Annotated[int, typer.Option(help="Most held-out prompts per class.", min=8)] = 100,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer in tokens.", min=1)] = 64,
+    n_random: Annotated[int, typer.Option(help="Random directions as control.", min=8)] = 8,
+    max_kl: Annotated[float, typer.Option(help="Most KL on harmless prompts for a candidate.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="For splits, draws and random directions.")] = 0,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps ...")] = None,
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 ...")] = "auto",
+    device_map: Annotated[str | None, typer.Option(help="Passed to transformers, e.g. auto.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Hub revision.")] = None,
+    chat_template: Annotated[Path | None, typer.Option(help="Jinja file in place of the model's template.")] = None,
+    system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
+    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run the checkpoint's code.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+) -> None:
+    """Audit a model: does it refuse, where does refusal live, and what happens without it?"""
+    from refusalkit.audit.pipeline import audit as run
+    from refusalkit.audit.settings import Settings
+
+    settings = Settings(
+        n_train=n_train, n_val=n_val, n_test=n_test, n_random=n_random, max_new_tokens=max_new_tokens, max_kl=max_kl,
+        seed=seed,
+    )  # fmt: skip
+    load = {
+        "device": device, "dtype": dtype, "device_map": device_map, "revision": revision, "system": system,
+        "chat_template": chat_template, "trust_remote_code": trust_remote_code,
+    }  # fmt: skip
+    result = run(
+        model, out, harmful=harmful, harmless=harmless, settings=settings, load_options=load, force=force,
+        progress=not quiet,
+    )  # fmt: skip
+    typer.echo(result["headline"])
+    for finding in result["findings"]:
+        typer.echo(f"  [{finding['kind']}] {finding['claim']}")
+    typer.echo(f"report: {out / 'report.html'}")
+
+
+@organism.command("train")
+def organism_train(
+    out: Annotated[Path, typer.Option(help="Folder; a finished stage found there is not done again.")],
+    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    arch: Annotated[str, typer.Option(help="llama or qwen3.")] = "llama",
+    variant: Annotated[list[str] | None, typer.Option(help="Only these variants (repeatable).")] = None,
+    scale: Annotated[float, typer.Option(help="Share of the training steps, for trying out.")] = 1.0,
+) -> None:
+    """Train the whole family from nothing (about half an hour on one core)."""
+    from interp.organism import VARIANTS
+    from interp.organism.train import train
+
+    folder = train(out, seed=seed, arch=arch, variants=tuple(variant) if variant else VARIANTS, scale=scale)
+    typer.echo(f"trained: {folder}")
+
+
+@organism.command("card")
+def organism_card(
+    variant: Annotated[list[str] | None, typer.Option(help="Only these variants (repeatable).")] = None,
+    n: Annotated[int, typer.Option(help="Prompts per cell.", min=20)] = 200,
+    out: Annotated[Path, typer.Option(help="Where to write the figures.")] = Path("truth.json"),
+    folder: Annotated[Path | None, typer.Option(help="A family trained here, in place of the shipped one.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+) -> None:
+    """Measure the organism: planted truth and behaviour with intervals, written to truth.json."""
+    from refusalkit.card import card
+
+    if not card(tuple(variant) if variant else None, n, out, folder, progress=not quiet):
+        raise typer.Exit(1)
+
+
+@app.command()
+def accept(
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+) -> None:
+    """Print the acceptance figures of every issue as one table; exit with 1 when one fails."""
+    from refusalkit.accept import accept as run
+
+    if not run(progress=not quiet):
+        raise typer.Exit(1)

@@ -1,0 +1,1 @@
+"""Builders shared by the tests: tiny real models made from configs, with randomised norms, and tokenizers."""

@@ -1,0 +1,62 @@
+"""Imports are lazy: what a command does not need is not loaded, and the command line answers at once."""
+
+import resource
+import subprocess
+import sys
+
+import pytest
+
+# Optional back ends and exporters: only the function that uses one imports it.
+OPTIONAL = {"gguf", "nnsight", "peft", "ray", "transformer_lens"}
+# What takes a second or more to load; `refusalkit --help` and `import refusalkit` need none of it.
+HEAVY = OPTIONAL | {"datasets", "pandas", "plotly", "sklearn", "torch", "transformers"}
+
+
+def run_python(code: str, *arguments: str) -> str:
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Top-level modules in `sys.modules` after the statement, in a fresh interpreter."""
+    code = f"{statement}\nimport sys\nsys.stdout.write(' '.join({{name.partition('.')[0] for name in sys.modules}}))"
+    return set(run_python(code).split())
+
+
+@pytest.mark.parametrize("package", ["interp", "probes", "steering", "refusalkit"])
+def test_importing_a_package_loads_no_optional_dependency(package: str) -> None:
+    assert loaded_by(f"import {package}") & OPTIONAL == set()
+
+
+@pytest.mark.parametrize("package", ["refusalkit", "refusalkit.cli"])
+def test_importing_the_application_loads_nothing_heavy(package: str) -> None:
+    assert loaded_by(f"import {package}") & HEAVY == set()
+
+
+HELP = """
+import sys
+sys.argv = ["refusalkit", "--help"]
+from refusalkit.cli import main
+try:
+    main()
+except SystemExit as stop:
+    assert not stop.code, stop.code
+sys.stderr.write(" ".join({name.partition(".")[0] for name in sys.modules}))
+"""
+
+
+def test_help_is_printed_without_loading_anything_heavy() -> None:
+    done = subprocess.run([sys.executable, "-c", HELP], check=True, capture_output=True, text=True, timeout=120)
+    assert "audit" in done.stdout
+    assert set(done.stderr.split()) & HEAVY == set()
+
+
+def test_help_answers_within_half_a_second() -> None:
+    def cpu_seconds() -> float:
+        # Processor time of the child, not the wall clock: other tests run beside this one.
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        run_python(HELP)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    assert min(cpu_seconds() for _ in range(3)) < 0.5
