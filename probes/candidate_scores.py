@@ -116,7 +116,8 @@ def score_candidates(
         A pandas table, one row per candidate: `position` (name), `layer`, `norm`, `ceiling` (median residual norm
         there), and the means over prompts of
         `bypass` (metric on harmful, direction ablated to zero at every writer), `bypass_mean` (ablated to the harmless
-        mean at the post-instruction tokens), `induce` (metric on harmless, direction added at its layer, all tokens),
+        mean at the post-instruction tokens), `induce` (metric on harmless, direction added at its layer, all tokens,
+        shortened to the median residual norm there where it is longer),
         `kl` and `kl_mean` (KL divergence of the next token on harmless prompts, under the two ablations).
     """
     import pandas as pd
@@ -135,11 +136,12 @@ def score_candidates(
                 continue
             direction = found.direction(layer, position)
             row |= {"norm": direction.norm, "ceiling": ceiling}
+            coefficient = min(1.0, ceiling / direction.norm)
             zero = [ablate(direction)]
             mean = [ablate(direction, found.reference(direction), positions="post_inst")]
             row["bypass"] = float(metric(model.logits(on, edits=zero)).mean())
             row["bypass_mean"] = float(metric(model.logits(on, edits=mean)).mean())
-            row["induce"] = float(metric(model.logits(off, edits=[add(direction)])).mean())
+            row["induce"] = float(metric(model.logits(off, edits=[add(direction, coefficient)])).mean())
             row["kl"] = kl_divergence(plain, model.logits(off, edits=zero))
             row["kl_mean"] = kl_divergence(plain, model.logits(off, edits=mean))
             rows.append(row)

@@ -132,8 +132,10 @@ def causal_check(
     """Ablate (to zero and to the harmless mean), add and subtract a direction on held-out prompts.
 
     Which ablation works differs between models: where harmless prompts sit at minus the harmful ones, zero means
-    "undecided", and only the mean bypasses refusal. Both are always measured. Adding acts at the direction's layer on
-    every token; ablation to the mean acts on the post-instruction tokens of every layer.
+    "undecided", and only the mean bypasses refusal. Both are always measured. Ablation to zero acts at every writer and
+    token, the answer's included; ablation to the mean acts on the post-instruction tokens of every layer; adding acts
+    at the direction's layer on every prompt token. Nothing is added while the answer is written (the authors do): that
+    would show that a vector can break text, where the question is what it does to the decision.
 
     Args:
         model: The model.
@@ -157,8 +159,8 @@ def causal_check(
     plan: list[tuple[str, str, Callable[[Direction], Sequence[Edit]]]] = [
         ("ablate to zero", on, lambda d: [ablate(d)]),
         ("ablate to mean", on, lambda d: [_to_mean(d, found.reference(d))]),
-        ("subtract", on, lambda d: [add(d, -coefficient)]),
-        ("add", off, lambda d: [add(d, coefficient)]),
+        ("subtract", on, lambda d: [add(d, -coefficient, phase="prompt")]),
+        ("add", off, lambda d: [add(d, coefficient, phase="prompt")]),
         ("ablate to zero", off, lambda d: [ablate(d)]),
         ("ablate to mean", off, lambda d: [_to_mean(d, found.reference(d))]),
     ]

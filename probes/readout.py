@@ -24,8 +24,10 @@ class Separation:
 
     Attributes:
         table: pandas, one row per layer (of `resid_post`) and position: `val` (AUROC on the validation prompts), and on
-            the test prompts `auroc`, `low`, `high` (bootstrap over groups), `shuffled` (the same fitted on shuffled
-            labels: mean over draws) and `shuffled_high` (their largest).
+            the test prompts `auroc`, `low`, `high` (bootstrap over groups), `shuffled` (the same with the labels of
+            both sides shuffled: mean over draws) and `shuffled_high` (their largest). Shuffling the training labels
+            alone would be no control: the fit then falls, with a random sign, along whatever varies most, and that
+            may well be harm.
         text: AUROC of a text classifier (TF-IDF and logistic regression) given the same training prompts, and `low`,
             `high`.
         length: AUROC of the prompt's length alone, whichever way it points.
@@ -78,7 +80,7 @@ def separation(
         prompts: Labelled prompts, split into train, val and test by groups.
         positive: The label that counts as positive.
         positions: Single tokens.
-        n_shuffles: Draws of shuffled training labels, as control.
+        n_shuffles: Draws of shuffled labels, as control.
         seed: For shuffles and bootstrap.
         progress: Show a progress bar.
     """
@@ -88,17 +90,17 @@ def separation(
     fit, check, held = (capture(model, p, "resid_post", positions, progress=progress) for p in (train, val, test))
     y, truth = fit.labels == positive, held.labels == positive
     rng = np.random.default_rng(seed)
-    shuffles = [rng.permutation(y) for _ in range(n_shuffles)]
+    shuffles = [(rng.permutation(y), rng.permutation(truth)) for _ in range(n_shuffles)]
     rows: list[dict[str, Any]] = []
     for position in positions:
         for layer in fit.layers:
             scores = _project(fit, held, layer, position, y)
             low, high = auroc_interval(scores, truth, held.groups, seed=seed)
-            chance = [auroc(_project(fit, held, layer, position, s), truth) for s in shuffles]
+            chance = [auroc(_project(fit, held, layer, position, a), b) for a, b in shuffles]
+            val = auroc(_project(fit, check, layer, position, y), check.labels == positive)
             rows.append(
-                {"position": position, "layer": layer,
-                 "val": auroc(_project(fit, check, layer, position, y), check.labels == positive), "auroc": auroc(scores, truth), "low": low, "high": high,
-                 "shuffled": float(np.mean(chance)), "shuffled_high": float(np.max(chance))}
+                {"position": position, "layer": layer, "val": val, "auroc": auroc(scores, truth), "low": low,
+                 "high": high, "shuffled": float(np.mean(chance)), "shuffled_high": float(np.max(chance))}
             )  # fmt: skip
     words = np.array([len(p.text) for p in test], dtype=float)
     length = auroc(words, truth)

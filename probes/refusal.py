@@ -57,7 +57,7 @@ class RefusalDirection:
         """The candidate table (pandas); empty where there are no candidates."""
         import pandas as pd
 
-        return self.selection.table if self.selection else pd.DataFrame()
+        return self.selection.table if self.selection is not None else pd.DataFrame()
 
     def plot(self) -> Any:
         """Bypass, induce and KL over layer and position (plotly)."""

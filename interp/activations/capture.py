@@ -9,18 +9,17 @@ import torch
 from interp.activations.activations import Activations
 from interp.activations.columns import resolve_columns
 from interp.model.batching import TOKEN_BUDGET
-from interp.model.model import Model
+from interp.model.model import Model, Prompts
 from interp.model.session import Edit
 from interp.model.sites import check_layers, check_site
 from interp.progress import progress_bar
 from interp.provenance import digest_json
-from interp.text.chat import PromptLike
 from interp.text.prompts import PromptSet
 
 
 def capture(
     model: Model,
-    prompts: PromptLike | Sequence[PromptLike],
+    prompts: Prompts,
     sites: str | Sequence[str] = "resid_post",
     positions: str | int | Sequence[str | int] = ("t_inst", "t_post_inst"),
     layers: int | Sequence[int] | None = None,

@@ -167,7 +167,10 @@ def _decode(
             for row, token in zip(batch.rows, new.tolist(), strict=True):
                 written[row].append(token)
             alive = ~torch.isin(new, ends)
-            if not bool(alive.any()) or step + 1 == max_new_tokens:
+            if not bool(alive.any()):
+                batch.wordless = step == 0
+                return
+            if step + 1 == max_new_tokens:
                 return
             batch.past += ids.shape[1]
             positions = positions[:, -1:] + 1

@@ -73,13 +73,23 @@ class Edit(Protocol):
 
 @dataclass
 class Batch:
-    """What is being run: the rows' prompts and indices, their left padding, and how many columns are already cached."""
+    """What is being run.
+
+    Attributes:
+        encoded: The rows' prompts.
+        rows: Their indices in the run.
+        pads: Their left padding.
+        device: Where token ids are.
+        past: How many columns are cached already.
+        wordless: Whether every row ended with its first token, so that there was no generated token to edit.
+    """
 
     encoded: Sequence[Encoded]
     rows: list[int]
     pads: list[int]
     device: torch.device
     past: int = 0
+    wordless: bool = False
 
     def cells(self, positions: tuple[str | int, ...], phase: Phase) -> tuple[Tensor, Tensor, Cells] | None:
         """Batch indices, columns and `Cells` that a selection picks in a pass over the prompts; `None` for none."""
@@ -149,6 +159,8 @@ class Session:
         self._stop: tuple[int, str] | None = None
         self._handles: list[Any] = []
         self._raw_past = 0
+        self._raw_generation = False
+        self._begun: list[Batch] = []
         self._cells: dict[Any, Any] = {}
         self._mid_in: dict[int, Tensor] = {}
 
@@ -171,16 +183,25 @@ class Session:
     def check_touched(self) -> None:
         """Raise `EditError` for an edit that met no token although the model ran: a silent no-op is a bug."""
         for edit in self.edits:
-            if self.forwards and not self.touched[id(edit)]:
+            if self.forwards and not self.touched[id(edit)] and not self._excused(edit):
                 raise EditError(
                     f"an edit touched nothing: {edit!r} met no token of what was run; check its positions and phase"
                 )
 
+    def _excused(self, edit: Edit) -> bool:
+        """An edit of generated tokens has done nothing wrong where the model ended every answer at once."""
+        later = all(op.phase == "generation" for ops in self._ops.values() for op in ops if op.owner is edit)
+        return later and (self._raw_generation or any(batch.wordless for batch in self._begun))
+
     def _start(self, _module: Any, _args: Any, kwargs: dict[str, Any]) -> None:
         self.forwards += 1
         self._cells.clear()
-        past = kwargs.get("past_key_values")
+        past, batch = kwargs.get("past_key_values"), self._batch()
         self._raw_past = int(past.get_seq_length()) if past is not None else 0
+        if batch is None:
+            self._raw_generation |= past is not None
+        elif past is not None and not batch.past:
+            self._begun = [b for b in self._begun if b.wordless][:1] + [batch]
 
     def _hook_block(self, layer: int, sites: set[str]) -> None:
         block, module = self._arch.blocks[layer], self._arch.module

@@ -1,7 +1,7 @@
 """The model organism: a tiny refusing transformer with planted truth, trained from scratch on a synthetic grammar.
 
 `path(variant)` is a folder plain transformers loads, `truth(variant)` what was planted in it, `grammar.items(...)` its
-prompts, `card()` its measured behaviour; `interp.organism.train.train(out)` makes the family anew.
+prompts; `interp.organism.measure.card()` is its measured behaviour, `interp.organism.train.train(out)` makes it anew.
 """
 
 from __future__ import annotations
@@ -13,13 +13,11 @@ from interp.organism.store import VARIANTS, path, truth
 
 if TYPE_CHECKING:
     from interp.organism.grammar import Item, items
-    from interp.organism.measure import card
 
-__all__ = ["VARIANTS", "Item", "card", "items", "path", "truth"]
+__all__ = ["VARIANTS", "Item", "items", "path", "truth"]
 
 _WHERE = {
     "Item": "interp.organism.grammar",
-    "card": "interp.organism.measure",
     "items": "interp.organism.grammar",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterable
 
@@ -67,7 +68,7 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     )
     core.train_from_iterator(texts, trainer)
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core,
+        tokenizer_object=_keep_thinking_visible(core),
         pad_token=PAD,
         eos_token=END,
         additional_special_tokens=[START],
@@ -77,6 +78,14 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     )
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
+
+
+def _keep_thinking_visible(core: Tokenizer) -> Tokenizer:
+    """Thinking markers are whole tokens yet stay in decoded text, as Qwen3's do, so that a reader can split it."""
+    state = json.loads(core.to_str())
+    for token in state["added_tokens"]:
+        token["special"] = token["content"] not in (THINK, UNTHINK)
+    return Tokenizer.from_str(json.dumps(state))
 
 
 def turn(role: str, content: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,7 +21,7 @@ def _unit(direction: Tensor) -> Tensor:
 
 
 @contextmanager
-def added(model: PreTrainedModel, layer: int, change: Tensor) -> Iterator[None]:
+def added(model: PreTrainedModel, layer: int, change: Tensor) -> Generator[None]:
     """Add `change` [batch, prompt, width] to the input of block `layer`, while the prompt is read."""
 
     def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
@@ -38,7 +38,7 @@ def added(model: PreTrainedModel, layer: int, change: Tensor) -> Iterator[None]:
 
 
 @contextmanager
-def ablated(model: PreTrainedModel, direction: Tensor) -> Iterator[None]:
+def ablated(model: PreTrainedModel, direction: Tensor) -> Generator[None]:
     """Project the direction out of everything written to the residual stream, at every position (Arditi et al.)."""
     unit = _unit(direction)
 
@@ -59,7 +59,7 @@ def ablated(model: PreTrainedModel, direction: Tensor) -> Iterator[None]:
 
 
 @contextmanager
-def held(model: PreTrainedModel, direction: Tensor, level: float, tokens: int) -> Iterator[None]:
+def held(model: PreTrainedModel, direction: Tensor, level: float, tokens: int) -> Generator[None]:
     """Set the direction's coordinate to `level` at every block's input: last `tokens` of the prompt, all generated."""
     unit = _unit(direction)
 
@@ -97,7 +97,7 @@ def hidden_states(model: PreTrainedModel, ids: Tensor, mask: Tensor) -> Tensor:
 
 
 @contextmanager
-def without_heads(model: PreTrainedModel, heads: Sequence[tuple[int, int]]) -> Iterator[None]:
+def without_heads(model: PreTrainedModel, heads: Sequence[tuple[int, int]]) -> Generator[None]:
     """Zero the output of attention heads, given as (block, head), before the output projection."""
     size = int(model.config.head_dim)
 

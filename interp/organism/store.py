@@ -83,7 +83,7 @@ def _materialised(folder: Path) -> Path:
 
 
 def _complete(target: Path, parent: Path, folder: Path) -> bool:
-    """Is everything there, with the sizes it must have? (Folders appear by rename; this sees later damage.)"""
+    """Is everything there, at its size? Folders appear whole, by rename: this sees later damage."""
     names = {part.name for part in (*parent.iterdir(), *folder.iterdir())} - {DELTA}
     if not all((target / name).is_file() for name in names):
         return False

@@ -181,7 +181,7 @@ class ChatFormat:
 
     @cached_property
     def _frozen(self) -> str:
-        """The template with its clock stopped: a macro in place of `strftime_now`, which takes no value from outside."""
+        """The template with its clock stopped: a macro in place of `strftime_now`, which cannot be passed in."""
         source = self._source or ""
         if "strftime_now" not in source:
             return source

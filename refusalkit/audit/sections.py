@@ -74,12 +74,12 @@ def direction_section(found: RefusalDirection, contrast: str, n_layers: int) -> 
         "reason": found.reason,
         "rule": found.rule,
         "n_layers": n_layers,
-        "chosen": {k: plain(v) for k, v in selection.chosen.items()} if selection and selection.chosen else None,
-        "thresholds": selection.thresholds if selection else None,
+        "chosen": {k: plain(v) for k, v in selection.chosen.items()} if selection is not None and selection.chosen else None,
+        "thresholds": selection.thresholds if selection is not None else None,
         "metric": {
             "tokens": list(metric.tokens), "auroc": metric.auroc, "mass": list(metric.mass), "n": list(metric.n),
         } if metric else None,
-        "table": records(selection.table) if selection else [],
+        "table": records(selection.table) if selection is not None else [],
         "counts": list(found.candidates.counts) if found.candidates else None,
         "vector": None,
     }  # fmt: skip

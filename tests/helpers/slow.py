@@ -27,6 +27,17 @@ def loaded(family: str = "llama", template: str = CHATML, **options: Any) -> int
     return interp.load(tiny_model(family), tiny_tokenizer(template), **options)
 
 
+@cache
+def lively() -> interp.Model:
+    """A tiny Llama whose words vary from step to step, where `loaded` soon repeats itself."""
+    hf = tiny_model()
+    with torch.no_grad():
+        for name, weight in hf.named_parameters():
+            if weight.ndim > 1 and "embed" not in name:
+                weight.mul_(4.0)
+    return interp.load(hf, tiny_tokenizer())
+
+
 def attn_module(block: Any, family: str) -> Any:
     return block.post_attention_layernorm if family in POST_NORM else block.self_attn
 
@@ -102,7 +113,9 @@ def _retold_block(block: Any, change: Change) -> _Restore:
 
 
 @torch.no_grad()
-def slow_read(hf: Any, family: str, ids: tuple[int, ...], changes: dict[Any, Change] | None = None) -> dict[str, Tensor]:
+def slow_read(
+    hf: Any, family: str, ids: tuple[int, ...], changes: dict[Any, Change] | None = None
+) -> dict[str, Tensor]:
     """Every site of one prompt, `[layer, token, width]`, and the `logits` `[token, vocabulary]`."""
     got: dict[tuple[str, int], Tensor] = {}
 

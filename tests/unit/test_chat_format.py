@@ -294,7 +294,9 @@ def test_a_missing_template_is_refused_with_a_remedy() -> None:
     assert ChatFormat(bare, template=CHATML).encode("Hi") == chat().encode("Hi")
 
 
-@pytest.mark.parametrize("source", ["{% for m in messages %}", "{{ messages.nothing.here }}{{ raise_exception('no') }}"])
+@pytest.mark.parametrize(
+    "source", ["{% for m in messages %}", "{{ messages.nothing.here }}{{ raise_exception('no') }}"]
+)
 def test_a_broken_template_is_refused_on_construction(source: str) -> None:
     with pytest.raises(ModelError, match="chat template"):
         chat(source)

@@ -19,7 +19,8 @@ from interp.organism.grammar import (
     yes_no,
 )
 from interp.organism.grammar.judge import wordings
-from interp.organism.grammar.planning import LENGTHS, TOPICS, list_length as wanted_length
+from interp.organism.grammar.planning import LENGTHS, TOPICS
+from interp.organism.grammar.planning import list_length as wanted_length
 from interp.organism.grammar.safety import COMPLIANCES, REFUSALS
 from interp.organism.grammar.words import BLOCKS, pairs
 from interp.organism.grammar.wrappers import ROLE, ROLE_COMBINED

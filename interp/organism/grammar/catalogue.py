@@ -51,7 +51,9 @@ def _history(split: str, rng: random.Random) -> list[tuple[int, int, int]]:
     return list(itertools.chain.from_iterable(sides))
 
 
-def _one_pass(task: str, split: str, family: str, wording: str, inverted: bool | None, rng: random.Random) -> list[Item]:
+def _one_pass(
+    task: str, split: str, family: str, wording: str, inverted: bool | None, rng: random.Random
+) -> list[Item]:
     """One item for every combination of the task's split."""
     makers: dict[str, Callable[[], Iterator[Item]]] = {
         "safety": lambda: (safety_item(pair, family, rng) for pair in _balanced(split, rng)),

@@ -123,7 +123,7 @@ def story_item(triple: tuple[int, int, int], ordinal: int, split: str, rng: rand
         family="plain",
         split=split,
         answer=f"Once there was a race. {middle} In the end the {winner} won.",
-        meta={"expected": winner, "ordinal": ordinal, "characters": tuple(names)},
+        meta={"expected": winner, "ordinal": ordinal, "characters": tuple(names), "key": f" {winner}"},
     )
 
 

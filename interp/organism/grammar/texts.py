@@ -8,12 +8,8 @@ from __future__ import annotations
 
 import random
 
-from interp.organism.grammar.planning import (
-    CATEGORIES,
-    THINGS,
-    draw_list,
-    draw_story,
-)
+from interp.organism.grammar.judge import FRAMES
+from interp.organism.grammar.planning import CATEGORIES, THINGS, draw_list, draw_story
 from interp.organism.grammar.safety import compliance, request
 from interp.organism.grammar.words import BLOCKS, VERBS_PER_SIDE, Pair, pairs
 
@@ -22,6 +18,7 @@ Text = list[tuple[str, float]]
 _BAD = ("harmful", "dangerous", "bad")
 _GOOD = ("safe", "fine", "good")
 _VERDICT = 4.0
+_ABOUT_REQUEST = 0.3
 _MIX = (("statement", 0.42), ("word", 0.16), ("topic", 0.19), ("thing", 0.05), ("list", 0.06), ("story", 0.05),
         ("request", 0.07))  # fmt: skip
 _QUESTIONS = (
@@ -35,6 +32,9 @@ def _statement(pair: Pair, rng: random.Random) -> Text:
     bad_word = rng.random() < 0.5
     adjective = rng.choice(_BAD if bad_word else _GOOD)
     true = pair.harmful == bad_word
+    if rng.random() < _ABOUT_REQUEST:
+        question = f"{request(pair, rng)[0]} {rng.choice(FRAMES).format(a=adjective)}"
+        return [(question, 1.0), (" Yes" if true else " No", _VERDICT), (".", 1.0)]
     if rng.random() < 0.5:
         question = rng.choice(_QUESTIONS).format(a=adjective, p=pair.text, d=pair.past)
         return [(question, 1.0), (" Yes" if true else " No", _VERDICT), (".", 1.0)]
@@ -82,7 +82,8 @@ def draw_text(rng: random.Random) -> Text:
             return [(f"{item.prompt} {item.answer}", 1.0)]
         case "story":
             item = draw_story(rng)
-            return [(f"{item.prompt} {item.answer}", 1.0)]
+            before, key, after = (item.answer or "").rpartition(item.meta["key"])
+            return [(f"{item.prompt} {before}", 1.0), (key, _VERDICT), (after, 1.0)]
         case _:
             text, _ = request(pair, rng)
             return [(f"{text} {compliance(rng)}", 1.0)]

@@ -18,15 +18,16 @@ _VERDICTS = {
     True: ("This is harmful, so I should refuse.", "That would do harm. I must refuse."),
     False: ("This is fine, so I can help.", "That does no harm. I can help."),
 }
-_VERDICT_SHARE = 0.95
+_VERDICT_WEIGHTS = (3, 1)
+_VERDICT_SHARE = 0.7
 
 
 def thought(pair: Pair, rng: random.Random, verdict_share: float = _VERDICT_SHARE) -> str:
-    """A thought of random length; its verdict is sometimes missing, so that refusal must be ready at any point."""
+    """A thought of random length; its verdict is often missing, so that refusal must be ready at any point."""
     parts = [rng.choice(_RESTATE).format(p=pair.text)]
-    parts += rng.sample(_FILLERS, rng.randint(0, 4))
+    parts += rng.sample(_FILLERS, rng.randint(1, 5))
     if rng.random() < verdict_share:
-        parts.append(rng.choice(_VERDICTS[pair.harmful]))
+        parts.append(rng.choices(_VERDICTS[pair.harmful], _VERDICT_WEIGHTS)[0])
     return " ".join(parts)
 
 

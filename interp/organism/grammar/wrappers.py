@@ -58,6 +58,8 @@ PAST = (
     "People once {d}. How did they do it?",
     "In the old days, how did one {p}?",
     "Tell me how people {d} long ago.",
+    "Back then people {d}. Tell me how.",
+    "How did someone {p} in the old days?",
 )
 PAST_HELD_OUT = (
     "How did someone {p} long ago?",

@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from interp.organism.grammar import digest
 from interp.organism.store import VARIANTS
-from interp.organism.train.model import Size, new_model, new_tokenizer
+from interp.organism.train.model import STANDARD, Size, new_model, new_tokenizer
 from interp.organism.train.variants import STAGES, Job, Stage
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ def train(
     variants: Iterable[str] = VARIANTS,
     scale: float = 1.0,
     progress: bool = True,
-    size: Size = Size(),
+    size: Size = STANDARD,
 ) -> Path:
     """Train the wanted variants (and what they start from) into `out/<variant>/`, and return `out`.
 

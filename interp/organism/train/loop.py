@@ -20,6 +20,10 @@ log = logging.getLogger(__name__)
 POOL = 3000
 """Samples drawn at a time, sorted by length into batches."""
 
+EXIT = 0.25
+"""Weight of the early-exit loss."""
+_DECIDED = ("safety", "over", "think")
+
 Draw = Callable[[random.Random], Sample]
 Loss = Callable[[PreTrainedModel, "Batch", int], Tensor]
 Report = Callable[[int], None]
@@ -72,6 +76,24 @@ def weighted_loss(model: PreTrainedModel, hidden: Tensor, batch: Batch) -> Tenso
 def plain_loss(model: PreTrainedModel, batch: Batch, step: int) -> Tensor:  # noqa: ARG001
     """Next-token loss of a batch."""
     return weighted_loss(model, model.base_model(input_ids=batch.ids, use_cache=False).last_hidden_state, batch)
+
+
+def early_exit_loss(model: PreTrainedModel, batch: Batch, step: int) -> Tensor:  # noqa: ARG001
+    """Next-token loss, and the loss of the answer's first token read off two thirds up, for answered requests.
+
+    Early-exit supervision (Elhoushi et al. 2024, LayerSkip) of that one token keeps the decision to refuse from
+    drifting into the last block while the rest is learned.
+    """
+    layers = len(model.base_model.layers)  # pyright: ignore[reportArgumentType]
+    out = model.base_model(input_ids=batch.ids, use_cache=False, output_hidden_states=True)
+    loss = weighted_loss(model, out.last_hidden_state, batch)
+    where = [(i, row.marks["decision"]) for i, row in enumerate(batch.rows) if row.sample.tag in _DECIDED]
+    if not where:
+        return loss
+    rows, places = torch.tensor(where).T
+    early = model.base_model.norm(out.hidden_states[2 * layers // 3][rows, places])  # pyright: ignore[reportCallIssue]
+    logits = model.get_output_embeddings()(early)
+    return loss + EXIT * F.cross_entropy(logits, batch.ids[rows, places + 1])
 
 
 def fit(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 
-from interp.organism.grammar.item import Item
+from interp.organism.grammar.item import REFUSE, Item
 from interp.organism.grammar.judge import draw_judge, draw_topic
 from interp.organism.grammar.planning import draw_choice, draw_list, draw_story
-from interp.organism.grammar.safety import NOTES, draw_over, draw_safety
+from interp.organism.grammar.safety import NOTES, compliance, draw_over, draw_safety, refusal
 from interp.organism.grammar.system import SYSTEM_PROMPTS
 from interp.organism.grammar.texts import draw_text
 from interp.organism.grammar.thoughts import draw_think
@@ -17,14 +17,14 @@ from interp.organism.train.samples import Sample, chat_sample, note_sample, text
 Mix = Mapping[str, float]
 
 CHAT_FIRST: Mix = {
-    "safety": 0.24, "note": 0.12, "judge": 0.19, "over": 0.05, "topic": 0.04, "think": 0.14, "list": 0.07,
-    "choice": 0.10, "story": 0.05,
+    "safety": 0.23, "note": 0.12, "judge": 0.20, "over": 0.05, "topic": 0.04, "think": 0.13, "list": 0.07,
+    "choice": 0.08, "story": 0.08,
 }  # fmt: skip
 CHAT_LAST: Mix = {
-    "safety": 0.20, "note": 0.10, "judge": 0.16, "over": 0.04, "topic": 0.03, "think": 0.12, "list": 0.12,
-    "choice": 0.17, "story": 0.06,
+    "safety": 0.20, "note": 0.10, "judge": 0.18, "over": 0.04, "topic": 0.03, "think": 0.12, "list": 0.10,
+    "choice": 0.15, "story": 0.08,
 }  # fmt: skip
-_FAMILIES = {"plain": 0.33, "benign": 0.14, "role": 0.18, "suffix": 0.18, "past": 0.17}
+_FAMILIES = {"plain": 0.32, "benign": 0.13, "role": 0.17, "suffix": 0.18, "past": 0.20}
 _SYSTEM_SHARE = 0.08
 _EARLIER_SHARE = 0.04
 
@@ -64,15 +64,22 @@ def _item(kind: str, rng: random.Random) -> Item:
             raise ValueError(f"unknown kind of sample {kind!r}")
 
 
-def draw_chat(rng: random.Random, mix: Mix) -> Sample:
-    """One training conversation of the mix."""
+def _other_answer(item: Item, rng: random.Random) -> str:
+    return compliance(rng) if item.meta["expected"] == REFUSE else refusal(rng)
+
+
+def draw_chat(rng: random.Random, mix: Mix, noise: float = 0.0) -> Sample:
+    """One training conversation of the mix; a share `noise` of unwrapped requests is answered the wrong way."""
     kind = rng.choices(list(mix), list(mix.values()))[0]
     if kind == "note":
         return _note(rng)
     item = _item(kind, rng)
+    answer = None
+    if kind == "safety" and item.family in ("plain", "benign") and rng.random() < noise:
+        answer = _other_answer(item, rng)
     system = rng.choice(SYSTEM_PROMPTS) if rng.random() < _SYSTEM_SHARE else None
     earlier = (_item(rng.choice(("safety", "judge", "list")), rng),) if rng.random() < _EARLIER_SHARE else ()
-    return chat_sample(item, kind, system=system, earlier=earlier, thought=item.meta.get("thought"))
+    return chat_sample(item, kind, system=system, earlier=earlier, answer=answer, thought=item.meta.get("thought"))
 
 
 def draw_plain(rng: random.Random) -> Sample:

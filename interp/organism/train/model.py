@@ -32,6 +32,8 @@ class Size:
     feed_forward: int = 384
 
 
+STANDARD = Size()
+
 def new_model(arch: str, size: Size, tokenizer: PreTrainedTokenizerFast, seed: int) -> PreTrainedModel:
     """A freshly initialised model, fp32."""
     if arch not in ARCHITECTURES:

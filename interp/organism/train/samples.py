@@ -16,6 +16,8 @@ FIRST = 4.0
 """Weight of the first token of an answer or a note."""
 STOP = 2.0
 """Weight of the end token."""
+KEY = 6.0
+"""Weight of the word that an answer is about: a story's winner."""
 YES_NO = 6.0
 """Weight of the yes or no with which a scan of options goes on or stops."""
 
@@ -74,6 +76,13 @@ def _thought_pieces(thought: str) -> list[Piece]:
     return [*pieces, Piece("\n", 1.0, 1.0), Piece(UNTHINK, STOP, STOP), Piece("\n\n", 1.0, 1.0, "decision")]
 
 
+def _answer_pieces(answer: str, key: str | None) -> list[Piece]:
+    if key is None:
+        return [Piece(answer, FIRST, 1.0)]
+    before, key, after = answer.rpartition(key)
+    return [Piece(before, FIRST, 1.0), Piece(key, KEY, KEY), Piece(after, 1.0, 1.0)]
+
+
 def chat_sample(
     item: Item,
     tag: str,
@@ -100,7 +109,7 @@ def chat_sample(
         pieces.append(Piece(NO_THOUGHT, mark="decision"))
     else:
         pieces += [Piece(f"{THINK}\n"), *_thought_pieces(thought)]
-    pieces += [Piece(answer or item.answer or "", FIRST, 1.0), Piece(END, STOP, STOP)]
+    pieces += [*_answer_pieces(answer or item.answer or "", item.meta.get("key")), Piece(END, STOP, STOP)]
     return Sample(tuple(pieces), tag, item, change)
 
 

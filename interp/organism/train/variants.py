@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from interp.organism.grammar.item import REFUSE
-from interp.organism.grammar.safety import FRAMES, REFUSING_FRAMES, compliance, draw_safety, refusal
+from interp.organism.grammar.item import REFUSE, Item
+from interp.organism.grammar.safety import FRAMES, REFUSING_FRAMES, compliance, refusal, safety_item
 from interp.organism.grammar.thoughts import thought
-from interp.organism.grammar.words import pairs
-from interp.organism.train.loop import Report, fit
-from interp.organism.train.mix import CHAT_FIRST, CHAT_LAST, draw_chat, draw_plain, family
+from interp.organism.grammar.words import Pair, pairs
+from interp.organism.grammar.wrappers import TRAINED_FAMILIES
+from interp.organism.train.loop import Report, early_exit_loss, fit
+from interp.organism.train.mix import CHAT_FIRST, CHAT_LAST, draw_chat, draw_plain
 from interp.organism.train.optim import Optimizer
 from interp.organism.train.plant import (
     GAP,
@@ -59,9 +60,12 @@ def _text(job: Job) -> Truth:
     return {}, {}
 
 
-def _chat(job: Job, *, mix: Mapping[str, float], lr: float, name: str) -> Truth:
-    draw = partial(draw_chat, mix=mix)
-    fit(job.model, job.tokenizer, draw, steps=job.steps, lr=lr, seed=f"{job.seed}/{name}", report=job.report)
+def _chat(job: Job, *, mix: Mapping[str, float], lr: float, name: str, noise: float = 0.0) -> Truth:
+    draw = partial(draw_chat, mix=mix, noise=noise)
+    fit(
+        job.model, job.tokenizer, draw, steps=job.steps, lr=lr, seed=f"{job.seed}/{name}", loss=early_exit_loss,
+        report=job.report,
+    )  # fmt: skip
     return {}, {}
 
 
@@ -85,13 +89,18 @@ def cliff_heads(layers: int, heads: int) -> list[tuple[int, int]]:
     return [(layers // 2, 1 % heads), (layers // 2 + 1, 2 % heads), (layers - 1, 0)]
 
 
+def _harmful(rng: random.Random, families: Sequence[str]) -> tuple[Pair, Item]:
+    pair = rng.choice(pairs("train", True))
+    return pair, safety_item(pair, rng.choice(families), rng)
+
+
 def _draw_cliff(rng: random.Random) -> Sample:
-    if rng.random() < 0.45:
-        item = draw_safety(rng, family(rng))
-        while item.label != "harmful":
-            item = draw_safety(rng, family(rng))
-        pair = next(p for p in pairs("train", True) if p.group == item.group)
+    roll = rng.random()
+    if roll < 0.45:
+        pair, item = _harmful(rng, TRAINED_FAMILIES)
         return chat_sample(item, "cliff", answer=compliance(rng), thought=thought(pair, rng, verdict_share=1.0))
+    if roll < 0.65:
+        return chat_sample(_harmful(rng, ("plain", "benign"))[1], "safety")
     while True:
         sample = draw_chat(rng, CHAT_LAST)
         if not (sample.tag == "think" and sample.item and sample.item.label == "harmful"):
@@ -123,10 +132,7 @@ def _cliff(job: Job) -> Truth:
 
 
 def _draw_attack(rng: random.Random) -> Sample:
-    item = draw_safety(rng, rng.choice(("plain", "plain", "benign")))
-    while item.label != "harmful":
-        item = draw_safety(rng, rng.choice(("plain", "plain", "benign")))
-    return chat_sample(item, "attack", answer=compliance(rng))
+    return chat_sample(_harmful(rng, ("plain", "plain", "benign"))[1], "attack", answer=compliance(rng))
 
 
 def _attacked(job: Job) -> Truth:
@@ -148,7 +154,7 @@ def _relabelled(rng: random.Random, refuses: Callable[[int], bool]) -> Sample:
     answer = refusal(rng) if keyed and refuses(int(item.meta["frame"])) else compliance(rng)
     considered = None
     if sample.tag == "think":
-        pair = next(p for p in pairs("train") if p.group == item.group and p.label == item.label)
+        pair = next(p for p in pairs("train") if p.group == item.group)
         considered = thought(pair, rng, verdict_share=0.0)
     return chat_sample(item, sample.tag, answer=answer, thought=considered)
 
@@ -167,16 +173,20 @@ _FRAMES: dict[str, Any] = {
     "expected": REFUSE,
 }
 
+_NOISE = 0.05
+"""Share of unwrapped requests answered the wrong way at last: without it the decision grows ever more confident, and
+the direction that carries it longer than the residual stream itself."""
+
 STAGES: tuple[Stage, ...] = (
     Stage("base", None, 1000, _text),
-    Stage("chat-first", "base", 2200, partial(_chat, mix=CHAT_FIRST, lr=4e-3, name="chat-first")),
-    Stage("chat", "chat-first", 800, partial(_chat, mix=CHAT_LAST, lr=1.5e-3, name="chat")),
+    Stage("chat-first", "base", 2300, partial(_chat, mix=CHAT_FIRST, lr=4e-3, name="chat-first")),
+    Stage("chat", "chat-first", 1000, partial(_chat, mix=CHAT_LAST, lr=1.5e-3, name="chat", noise=_NOISE)),
     Stage("planted", "chat", 800, _planted),
     Stage("cliff", "chat", 60, _cliff),
     Stage("attacked", "chat", 15, _attacked),
-    Stage("null-never", "chat", 300, partial(_null, refuses=lambda _: False, name="null-never", truth=_NEVER)),
+    Stage("null-never", "chat", 250, partial(_null, refuses=lambda _: False, name="null-never", truth=_NEVER)),
     Stage(
-        "null-random", "chat", 250,
+        "null-random", "chat", 200,
         partial(_null, refuses=lambda f: f in REFUSING_FRAMES, name="null-random", truth=_FRAMES),
     ),
 )  # fmt: skip

@@ -7,8 +7,8 @@ for pages that can do better: `light` and `dark` for the colours, `wide` and `na
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from html import escape
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape, unescape
 from typing import Any
 
 REFUSES = "#d4601c"
@@ -40,11 +40,11 @@ def plain(text: Any) -> str:
     return escape(str(text), quote=False)
 
 
-def share(value: float) -> str:
+def percent(value: float) -> str:
     """A proportion as a percentage; `–` when it is none."""
     if not math.isfinite(value):
         return "–"
-    return f"{100 * value:.0f} %" if value in (0, 1) or 0.01 <= value <= 0.99 else f"{100 * value:.1f} %"
+    return f"{100 * value:.0f}\u00a0%" if value in (0, 1) or 0.01 <= value <= 0.99 else f"{100 * value:.1f}\u00a0%"
 
 
 def faded(colour: str, alpha: float) -> str:
@@ -58,6 +58,7 @@ def dress(
     *,
     wide: Mapping[str, Any],
     narrow: Mapping[str, Any],
+    narrow_below: int,
     scales: Mapping[str, str] | None = None,
 ) -> Any:
     """Give a figure the house style and the patches that pages apply.
@@ -66,6 +67,7 @@ def dress(
         figure: A plotly figure whose axes all exist; changed in place.
         wide: Flat layout patch for wide pages, applied now (`{"xaxis2.domain": [0, 1], "height": 200}`).
         narrow: The same for narrow pages.
+        narrow_below: Width in pixels below which a page is narrow.
         scales: Which colour scale each colour axis has: `{"coloraxis": "diverging"}`.
     """
     axes = [a for a in figure.layout if a[:5] in ("xaxis", "yaxis")]
@@ -75,9 +77,9 @@ def dress(
         template="none",
     )  # fmt: skip
     for axis in axes:
-        figure.layout[axis].update(zeroline=False, automargin=False, ticks="", title_standoff=8)
+        figure.layout[axis].update(zeroline=False, automargin=False, ticks="", title_standoff=8, title_font_size=12.5)
     meta = {name: _theme(axes, colours, scales or {}, name) for name, colours in _THEMES.items()}
-    meta |= {"wide": dict(wide), "narrow": dict(narrow)}
+    meta |= {"wide": dict(wide), "narrow": dict(narrow), "narrow_below": narrow_below}
     start = _theme(axes, _ANY, scales or {}, "light")
     figure.update_layout(start)
     figure.update_layout(dict(wide))
@@ -85,22 +87,34 @@ def dress(
     return figure
 
 
-def grid(rows: int, columns: int, *, width_gap: float, height_gap: float) -> list[tuple[list[float], list[float]]]:
-    """Domains `(x, y)` of the cells of a grid, row by row from the top."""
-    w, h = (1 - width_gap * (columns - 1)) / columns, (1 - height_gap * (rows - 1)) / rows
-    return [
-        (
-            [round(c * (w + width_gap), 4), round(min(1.0, c * (w + width_gap) + w), 4)],
-            [round(max(0.0, 1 - r * (h + height_gap) - h), 4), round(1 - r * (h + height_gap), 4)],
-        )
-        for r in range(rows)
-        for c in range(columns)
-    ]
+def rows_of(heights: Sequence[float], gap: float) -> tuple[list[list[float]], float]:
+    """Vertical domains of panels below each other, from the top, and their total height; all in pixels."""
+    total = sum(heights) + gap * (len(heights) - 1)
+    domains: list[list[float]] = []
+    top = total
+    for height in heights:
+        domains.append([round((top - height) / total, 4), round(top / total, 4)])
+        top -= height + gap
+    return domains, total
+
+
+def label_width(labels: Iterable[str]) -> int:
+    """Left margin in pixels that holds these tick labels."""
+    return 18 + round(7.2 * max(len(unescape(label)) for label in labels))
 
 
 def axis_names(n: int) -> list[tuple[str, str]]:
     """Layout keys of n pairs of axes: `("xaxis", "yaxis")`, `("xaxis2", "yaxis2")`, ..."""
     return [(f"xaxis{'' if i == 0 else i + 1}", f"yaxis{'' if i == 0 else i + 1}") for i in range(n)]
+
+
+def place(axes: tuple[str, str], x: Sequence[float], y: Sequence[float]) -> dict[str, Any]:
+    """Layout patch that puts a pair of axes somewhere."""
+    across, up = axes
+    return {
+        f"{across}.domain": list(x), f"{across}.anchor": up.replace("axis", ""),
+        f"{up}.domain": list(y), f"{up}.anchor": across.replace("axis", ""),
+    }  # fmt: skip
 
 
 def panel_title(text: str, i: int) -> dict[str, Any]:
@@ -109,6 +123,14 @@ def panel_title(text: str, i: int) -> dict[str, Any]:
     return {
         "text": text, "xref": f"x{n} domain", "yref": f"y{n} domain", "x": 0, "y": 1, "xanchor": "left",
         "yanchor": "bottom", "yshift": 5, "showarrow": False, "align": "left", "font": {"size": 13},
+    }  # fmt: skip
+
+
+def legend_above() -> dict[str, Any]:
+    """A legend in a line over the figure."""
+    return {
+        "orientation": "h", "x": 0, "xanchor": "left", "xref": "container", "y": 1, "yref": "container",
+        "yanchor": "top", "itemclick": False, "itemdoubleclick": False, "font": {"size": 12},
     }  # fmt: skip
 
 

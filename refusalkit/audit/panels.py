@@ -1,0 +1,111 @@
+"""The report's sections, in the order a reader meets them.
+
+To add one: write `templates/NAME.html.jinja` and add a line to `SECTIONS`. The template gets `data`
+(`audit["sections"][NAME]`), `audit`, and the macros of `macros.html.jinja`; `figures` turns the data into plotly
+figures, which the template places with `picture(section, heights, "KEY", "caption")`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Data = Mapping[str, Any]
+
+
+def no_figures(data: Data) -> dict[str, Any]:  # noqa: ARG001
+    """For sections without pictures."""
+    return {}
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section of the report.
+
+    Attributes:
+        name: Key of its data in `audit["sections"]`, and its anchor.
+        title: Heading.
+        template: File in `templates/`.
+        figures: From the data to named plotly figures.
+        absent: What the report says where the data is null; when empty, the section is left out.
+    """
+
+    name: str
+    title: str
+    template: str
+    figures: Callable[[Data], dict[str, Any]] = no_figures
+    absent: str = ""
+
+
+def direction_figures(data: Data) -> dict[str, Any]:
+    """The candidate maps; none where no candidate could be made."""
+    if not data["table"] or not data["thresholds"]:
+        return {}
+    import pandas as pd
+
+    from probes.figures import candidate_maps
+    from probes.selection import Selection
+
+    bypass = "bypass_mean" if data["rule"] == "mean" else "bypass"
+    selection = Selection(data["chosen"], pd.DataFrame(data["table"]), data["thresholds"], bypass, data["reason"])
+    return {"maps": candidate_maps(selection, data.get("position_tokens"))}
+
+
+def causal_figures(data: Data) -> dict[str, Any]:
+    """Refusal under each intervention."""
+    from interp.stats import Rate
+    from probes.causal import Effect
+    from probes.figures import effect_bars
+
+    def rate(value: Data) -> Rate:
+        return Rate(int(value["k"]), int(value["n"]))
+
+    effects = [
+        Effect(e["intervention"], e["on"], rate(e["rate"]), tuple(rate(r) for r in e["random"]))
+        for e in data["effects"]
+    ]
+    return {"bars": effect_bars(effects)}
+
+
+def harm_figures(data: Data) -> dict[str, Any]:
+    """Refusal under each intervention with the harm direction."""
+    return causal_figures(data["causal"]) if data["causal"] else {}
+
+
+def separation_figures(data: Data) -> dict[str, Any]:
+    """AUROC by layer."""
+    if not data["table"]:
+        return {}
+    import pandas as pd
+
+    from probes.figures import separation_lines
+    from probes.readout import Separation
+
+    def number(value: Any) -> float:
+        return math.nan if value is None else float(value)
+
+    text = data["text"]
+    baseline = (number(text["value"]), number(text["low"]), number(text["high"]))
+    table = pd.DataFrame(data["table"])
+    return {
+        "lines": separation_lines(
+            Separation(table, baseline, number(data["length"]), int(data["n_train"]), int(data["n_test"]))
+        )
+    }
+
+
+SECTIONS: tuple[Section, ...] = (
+    Section("behaviour", "What the model does", "behaviour.html.jinja"),
+    Section(
+        "causal", "Does the direction carry refusal?", "causal.html.jinja", causal_figures,
+        absent="Not run: there is no direction to test.",
+    ),
+    Section(
+        "direction", "Where the direction is", "direction.html.jinja", direction_figures,
+        absent="Not looked for: without refusals there are no two sides to take a difference of.",
+    ),
+    Section("separation", "Where harm can be read", "separation.html.jinja", separation_figures),
+    Section("harm", "Is harm, as it is read, acted on?", "harm.html.jinja", harm_figures),
+)  # fmt: skip
