@@ -33,8 +33,8 @@ class Direction:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        vector = torch.as_tensor(self.vector).detach().float().cpu()
-        if vector.ndim != 1:
+        vector = torch.as_tensor(self.vector).detach().cpu().float().clone()  # nobody else's changes reach it
+        if vector.ndim != 1 or not len(vector):
             raise DirectionError(f"a direction is one vector, but shape {tuple(vector.shape)} was given")
         if not bool(torch.isfinite(vector).all()):
             raise DirectionError(f"the direction {self.name!r} holds NaN or infinite values")

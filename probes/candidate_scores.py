@@ -6,10 +6,11 @@ Arditi et al. 2024, sections 2.3 and 3: for every post-instruction token and lay
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
@@ -17,8 +18,10 @@ from torch import Tensor
 from interp.activations.means import class_means
 from interp.direction import Direction
 from interp.edits import ablate, add
+from interp.errors import NonFiniteError, PromptError
 from interp.model.model import Model
 from interp.model.refusal_metric import RefusalMetric
+from interp.model.session import Edit
 from interp.progress import progress_bar
 from interp.text.chat import Encoded, PromptLike
 from interp.text.prompts import PromptSet
@@ -37,6 +40,7 @@ class Candidates:
             the last block.
         norm: Median norm of single activations `[layer, position]`.
         positions: Column names.
+        tokens: The token at each of them.
         counts: Prompts behind the positive and the negative mean.
         provenance: Model and prompts.
     """
@@ -45,13 +49,24 @@ class Candidates:
     negative: Tensor
     norm: Tensor
     positions: tuple[str, ...]
+    tokens: tuple[str, ...]
     counts: tuple[int, int]
     provenance: dict[str, Any]
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Position names to tokens, for axes."""
+        return dict(zip(self.positions, self.tokens, strict=True))
 
     def at(self, layer: int, position: str) -> tuple[Tensor, float]:
         """Difference in means and median residual norm at one place."""
         place = self.positions.index(position)
         return self.difference[layer, place], float(self.norm[layer, place])
+
+    def differs(self, layer: int, position: str) -> bool:
+        """Whether the means differ at all; at the bottom, the same token in the same place gives the same vector."""
+        difference, ceiling = self.at(layer, position)
+        return float(difference.norm()) > _NO_DIFFERENCE * ceiling
 
     def direction(self, layer: int, position: str, name: str = "refusal") -> Direction:
         """One candidate."""
@@ -80,16 +95,23 @@ def candidates(
         prompts: Training prompts.
         positive: For each, whether it is a positive (refused, or harmful).
         progress: Show a progress bar.
+
+    Raises:
+        PromptError: When one kind is missing, or prompts and `positive` differ in number.
     """
-    flags = [bool(f) for f in torch.as_tensor(positive).tolist()]
-    means = class_means(model, prompts, flags, site="stream", positions="post_inst", progress=progress)
+    flags = np.asarray(positive, dtype=bool)
+    if flags.all() or not flags.any():
+        raise PromptError("a difference in means needs prompts of both kinds: positives and negatives")
+    encoded = model.encode(prompts)
+    means = class_means(model, encoded, flags, site="stream", positions="post_inst", progress=progress)
+    tokens = tuple(model.tokenizer.decode([encoded[0].ids[encoded[0].columns(p)[0]]]) for p in means.positions)
     on, off = means.of(True), means.of(False)
     counts = dict(zip(means.classes, means.counts, strict=True))
     provenance = {**model.provenance(), "method": "difference in means (arXiv 2406.11717, section 2.3)"}
     if isinstance(prompts, PromptSet):
         provenance["prompts"] = {"name": prompts.name, "digest": prompts.digest[:16], "n": len(prompts)}
     return Candidates(
-        (on - off)[:-1], off, means.norm[:-1], means.positions, (counts[True], counts[False]), provenance
+        (on - off)[:-1], off, means.norm[:-1], means.positions, tokens, (counts[True], counts[False]), provenance
     )
 
 
@@ -124,13 +146,26 @@ def score_candidates(
 
     on, off = model.encode(harmful), model.encode(harmless)
     plain = torch.log_softmax(model.logits(off).double(), -1)
+
+    def score(prompts: Sequence[Encoded], edits: Sequence[Edit], measure: Callable[[Tensor], float]) -> float:
+        try:
+            return measure(model.logits(prompts, edits=edits))
+        except NonFiniteError:  # the plain model's are finite: it is the edit that overflows, and the row says so
+            return float("nan")
+
+    def refusal(logits: Tensor) -> float:
+        return float(metric(logits).mean())
+
+    def divergence(logits: Tensor) -> float:
+        return kl_divergence(plain, logits)
+
     rows: list[dict[str, Any]] = []
     places = [(p, layer) for p in found.positions for layer in range(model.n_layers)]
     with progress_bar("scoring candidates", len(places), progress) as advance:
         for position, layer in places:
             row: dict[str, Any] = {"position": position, "layer": layer}
-            difference, ceiling = found.at(layer, position)
-            if float(difference.norm()) <= _NO_DIFFERENCE * ceiling:  # the same token in the same place, at the bottom
+            ceiling = found.at(layer, position)[1]
+            if not found.differs(layer, position):
                 rows.append({**row, "norm": 0.0, "ceiling": ceiling, **dict.fromkeys(SCORES, float("nan"))})
                 advance(1)
                 continue
@@ -138,12 +173,12 @@ def score_candidates(
             row |= {"norm": direction.norm, "ceiling": ceiling}
             coefficient = min(1.0, ceiling / direction.norm)
             zero = [ablate(direction)]
-            mean = [ablate(direction, found.reference(direction), positions="post_inst")]
-            row["bypass"] = float(metric(model.logits(on, edits=zero)).mean())
-            row["bypass_mean"] = float(metric(model.logits(on, edits=mean)).mean())
-            row["induce"] = float(metric(model.logits(off, edits=[add(direction, coefficient)])).mean())
-            row["kl"] = kl_divergence(plain, model.logits(off, edits=zero))
-            row["kl_mean"] = kl_divergence(plain, model.logits(off, edits=mean))
+            mean = [ablate(direction, found.reference(direction), positions=found.positions)]
+            row["bypass"] = score(on, zero, refusal)
+            row["bypass_mean"] = score(on, mean, refusal)
+            row["induce"] = score(off, [add(direction, coefficient)], refusal)
+            row["kl"] = score(off, zero, divergence)
+            row["kl_mean"] = score(off, mean, divergence)
             rows.append(row)
             advance(1)
     return pd.DataFrame(rows, columns=["position", "layer", "norm", "ceiling", *SCORES])

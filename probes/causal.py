@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from interp.direction import Direction
 from interp.edits import ablate, add
@@ -158,11 +157,11 @@ def causal_check(
     on, off = names
     plan: list[tuple[str, str, Callable[[Direction], Sequence[Edit]]]] = [
         ("ablate to zero", on, lambda d: [ablate(d)]),
-        ("ablate to mean", on, lambda d: [_to_mean(d, found.reference(d))]),
+        ("ablate to mean", on, lambda d: [_to_mean(d, found)]),
         ("subtract", on, lambda d: [add(d, -coefficient, phase="prompt")]),
         ("add", off, lambda d: [add(d, coefficient, phase="prompt")]),
         ("ablate to zero", off, lambda d: [ablate(d)]),
-        ("ablate to mean", off, lambda d: [_to_mean(d, found.reference(d))]),
+        ("ablate to mean", off, lambda d: [_to_mean(d, found)]),
     ]
     sets = {on: harmful, off: harmless}
     encoded = {name: model.encode(prompts) for name, prompts in sets.items()}
@@ -190,5 +189,5 @@ def causal_check(
     return CausalCheck(direction, tuple(effects), coefficient, ceiling, examples)
 
 
-def _to_mean(direction: Direction, reference: Tensor) -> Edit:
-    return ablate(direction, reference, positions="post_inst")
+def _to_mean(direction: Direction, found: Candidates) -> Edit:
+    return ablate(direction, found.reference(direction), positions=found.positions)

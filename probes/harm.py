@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from interp.activations.capture import capture
 from interp.direction import Direction
+from interp.errors import DirectionError
 from interp.model.model import Model
 from interp.stats import auroc, auroc_interval
 from interp.text.prompts import PromptSet
@@ -39,7 +40,11 @@ def harm_direction(model: Model, prompts: PromptSet, *, progress: bool = False) 
     found = candidates(model, train, [p.label == "harmful" for p in train], progress=progress)
     acts = capture(model, prompts.val, "resid_pre", found.positions, progress=progress)
     truth = acts.labels == "harmful"
-    places = [(layer, position) for layer in acts.layers for position in acts.positions]
+    places = [
+        (layer, position) for layer in acts.layers for position in acts.positions if found.differs(layer, position)
+    ]
+    if not places:
+        raise DirectionError("harmful and harmless prompts have the same mean everywhere, so there is no direction")
     scored = [
         (auroc((acts.sel("resid_pre", layer, position).float() @ found.at(layer, position)[0]).numpy(), truth), place)
         for place, (layer, position) in enumerate(places)

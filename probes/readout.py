@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from interp.activations.activations import Activations
 from interp.activations.capture import capture
+from interp.errors import PromptError
 from interp.model.model import Model
 from interp.stats import auroc, auroc_interval
 from interp.text.prompts import PromptSet
@@ -83,10 +84,16 @@ def separation(
         n_shuffles: Draws of shuffled labels, as control.
         seed: For shuffles and bootstrap.
         progress: Show a progress bar.
+
+    Raises:
+        PromptError: When a split lacks one of the two classes.
     """
     import pandas as pd
 
     train, val, test = prompts.train, prompts.val, prompts.test
+    for part, name in ((train, "train"), (val, "val"), (test, "test")):
+        if len({p.label == positive for p in part}) < 2:
+            raise PromptError(f"{prompts.name!r} needs {positive} prompts and others to {name} on: add prompts")
     fit, check, held = (capture(model, p, "resid_post", positions, progress=progress) for p in (train, val, test))
     y, truth = fit.labels == positive, held.labels == positive
     rng = np.random.default_rng(seed)

@@ -63,7 +63,10 @@ class RefusalDirection:
         """Bypass, induce and KL over layer and position (plotly)."""
         if self.selection is None:
             raise PromptError(f"there is nothing to plot: {self.reason}")
-        return self.selection.plot()
+        from probes.figures import candidate_maps
+
+        shown = self.selection_mean if self.rule == "mean" and self.selection_mean is not None else self.selection
+        return candidate_maps(shown, self.candidates.labels if self.candidates else None)
 
 
 def refusal_direction(
@@ -142,12 +145,14 @@ def find_direction(
     """The first half of `refusal_direction`: candidates and selection from judged answers, no causal check."""
     if contrast not in CONTRASTS:
         raise PromptError(f"unknown contrast {contrast!r}; known: {', '.join(CONTRASTS)}")
+    held_out(judged, contrast, 0, seed)  # raises where labels or splits are missing
 
     def nothing(reason: str) -> RefusalDirection:
         return RefusalDirection(judged, None, None, None, None, None, "", None, reason)
 
     sides = {split: sides_of(judged, split, contrast) for split in ("train", "val", "test")}
-    short = [f"{split} {len(on)} and {len(off)}" for split, (on, off) in sides.items() if min(len(on), len(off)) < MIN_SIDE]
+    sizes = {split: (len(on), len(off)) for split, (on, off) in sides.items()}
+    short = [f"{split} {on} and {off}" for split, (on, off) in sizes.items() if min(on, off) < MIN_SIDE]
     if len(sides["train"][0]) < MIN_REFUSED or short:
         return nothing(
             f"too few prompts on one side to form a direction: the model refuses {int(judged.refused.sum())} of "
@@ -162,7 +167,7 @@ def find_direction(
         return nothing(str(error))
     found = candidates(model, both, flags, progress=progress)
     table = score_candidates(model, found, val[0], val[1], metric, progress=progress)
-    limits = {"min_induce": min_induce, "max_kl": max_kl, "max_depth": max_depth}
+    limits: dict[str, Any] = {"min_induce": min_induce, "max_kl": max_kl, "max_depth": max_depth}
     zero = select_direction(table, model.n_layers, **limits)
     mean = select_direction(table, model.n_layers, bypass="bypass_mean", kl="kl_mean", **limits)
     rule, chosen, reason = _rule(zero, mean)
@@ -172,12 +177,16 @@ def find_direction(
 
 def _rule(zero: Selection, mean: Selection) -> tuple[str, dict[str, Any] | None, str]:
     """Ablation to zero where it flips the score, else to the mean where that does, else whichever passes."""
+    fails = "leaves the model refusing" if zero.chosen else "passes with no candidate"
     if zero.chosen and zero.chosen["bypass"] < 0:
         return "zero", zero.chosen, zero.reason
     if mean.chosen and mean.chosen["bypass_mean"] < 0:
-        return "mean", mean.chosen, "ablating to zero leaves the model refusing; with the harmless mean, " + mean.reason
+        return "mean", mean.chosen, f"ablating to zero {fails}; with the mean, {mean.reason}"
     if zero.chosen:
         return "zero", zero.chosen, zero.reason + ", though it leaves the model refusing"
+    if mean.chosen:
+        reason = f"ablating to zero {fails}; with the mean, {mean.reason}, though it leaves the model refusing"
+        return "mean", mean.chosen, reason
     return "", None, zero.reason
 
 
@@ -197,6 +206,7 @@ def held_out(judged: Behaviour, contrast: str, n: int, seed: int) -> tuple[Promp
         test = judged.prompts.test
         sides: tuple[list[Prompt], list[Prompt]] = list(test.harmful), list(test.harmless)
     else:
+        _ = judged.prompts.test  # raises where there are no splits
         sides = sides_of(judged, "test", contrast)
     on, off = draw(sides, n, seed)
     names = CONTRASTS[contrast]

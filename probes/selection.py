@@ -21,6 +21,7 @@ class Selection:
         table: Every candidate with, per condition, whether it holds (`ok_*`), and `passed`.
         thresholds: What was asked for.
         bypass: Which column was minimised.
+        kl: Which column was bounded.
         reason: One sentence.
     """
 
@@ -28,6 +29,7 @@ class Selection:
     table: Any
     thresholds: dict[str, float]
     bypass: str
+    kl: str
     reason: str
 
     def __bool__(self) -> bool:
@@ -83,34 +85,35 @@ def select_direction(
     out["ok_finite"] = np.isfinite(values).all(1)
     out["ok_induce"] = out["induce"] >= min_induce
     out["ok_kl"] = out[kl] <= max_kl
-    out["ok_depth"] = out["layer"] < max_depth * n_layers
+    # 0.55 * 100 is 55.000000000000007 in floating point, which would let layer 55 in.
+    out["ok_depth"] = out["layer"] < max_depth * n_layers - 1e-9
     oks = [f"ok_{name}" for name in CONDITIONS]
     out["passed"] = out[oks].all(axis=1)
     thresholds = {"min_induce": min_induce, "max_kl": max_kl, "max_depth": max_depth}
     passed = out[out["passed"]]
     if not len(passed):
-        return Selection(None, out, thresholds, bypass, _why_none(out, oks, thresholds, n_layers))
+        return Selection(None, out, thresholds, bypass, kl, _why_none(out, oks, thresholds, n_layers))
     best = passed.sort_values([bypass, "layer"], kind="stable").index[0]
     chosen = {str(k): v for k, v in out.loc[best].to_dict().items()}
     reason = (
         f"{len(passed)} of {len(out)} candidates pass; layer {chosen['layer']}, {chosen['position']} has the lowest "
         f"{bypass} ({chosen[bypass]:.2f})"
     )
-    return Selection(chosen, out, thresholds, bypass, reason)
+    return Selection(chosen, out, thresholds, bypass, kl, reason)
 
 
 def _why_none(out: Any, oks: list[str], thresholds: dict[str, float], n_layers: int) -> str:
     """Name the condition that nothing meets, or the one whose removal would let something pass."""
     words = {
         "ok_finite": "scores that are finite numbers",
-        "ok_induce": f"induce >= {thresholds['min_induce']:g} (adding it makes the model refuse)",
-        "ok_kl": f"KL <= {thresholds['max_kl']:g} (ablating it leaves harmless answers alone)",
+        "ok_induce": f"induce ≥ {thresholds['min_induce']:g} (adding it makes the model refuse)",
+        "ok_kl": f"KL ≤ {thresholds['max_kl']:g} (ablating it leaves harmless answers alone)",
         "ok_depth": f"layer < {thresholds['max_depth']:g} x {n_layers}",
     }
     never = [words[name] for name in oks if not out[name].any()]
     if never:
-        return f"none of {len(out)} candidates passes: no candidate has " + ", nor ".join(never)
+        return f"None of {len(out)} candidates passes: no candidate has " + ", nor ".join(never)
     alone = [words[name] for name in oks if out[[o for o in oks if o != name]].all(axis=1).any()]
     if alone:
-        return f"none of {len(out)} candidates passes; without the condition {' or '.join(alone)} some would"
-    return f"none of {len(out)} candidates passes: each condition is met by some, but no candidate meets them together"
+        return f"None of {len(out)} candidates passes; without the condition {' or '.join(alone)} some would"
+    return f"None of {len(out)} candidates passes: each condition is met by some, but no candidate meets them together"

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from interp.direction import Direction
 from interp.edits import Add, add
-from interp.errors import DirectionError, FormatError
+from interp.errors import DirectionError, FormatError, RefusalkitError
 from interp.model.session import Phase
-from interp.model.sites import check_site
+from interp.model.sites import as_layers, check_site
 
 FORMAT = "refusalkit/steering-vector/1"
+METADATA = "steering-vector"
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,16 +49,28 @@ class SteeringVector:
         if not self.vectors:
             raise DirectionError("a steering vector needs at least one layer")
         clean: dict[int, Tensor] = {}
-        for layer, vector in sorted(self.vectors.items()):
-            tensor = torch.as_tensor(vector).detach().float().cpu()
-            if tensor.ndim != 1:
+        for layer, vector in zip(as_layers(self.vectors), self.vectors.values(), strict=True):
+            tensor = torch.as_tensor(vector).detach().cpu().float().clone()  # nobody else's changes reach it
+            if layer < 0:
+                raise DirectionError(f"layer {layer}: a steering vector names its layers from 0 up")
+            if tensor.ndim != 1 or not len(tensor):
                 raise DirectionError(f"the vector of layer {layer} has shape {tuple(tensor.shape)}, not [width]")
             if not bool(torch.isfinite(tensor).all()):
                 raise DirectionError(f"the vector of layer {layer} holds NaN or infinite values")
-            clean[int(layer)] = tensor
+            clean[layer] = tensor
         if len({len(v) for v in clean.values()}) > 1:
             raise DirectionError(f"the layers' widths differ: { {k: len(v) for k, v in clean.items()} }")
-        object.__setattr__(self, "vectors", clean)
+        if not math.isfinite(self.coefficient):
+            raise DirectionError(f"the coefficient is {self.coefficient}; it must be a finite number")
+        given: Any = self.positions
+        where = (given,) if isinstance(given, str | int) else tuple(given)
+        if not where:
+            raise DirectionError("a steering vector needs at least one position")
+        if self.phase not in get_args(Phase):
+            raise DirectionError(f"unknown phase {self.phase!r}; known: {', '.join(get_args(Phase))}")
+        object.__setattr__(self, "vectors", dict(sorted(clean.items())))
+        object.__setattr__(self, "coefficient", float(self.coefficient))
+        object.__setattr__(self, "positions", where)
 
     def __repr__(self) -> str:
         norms = ", ".join(f"{layer}: {float(v.norm()):.3g}" for layer, v in self.vectors.items())
@@ -107,7 +122,7 @@ class SteeringVector:
     def __neg__(self) -> SteeringVector:
         return self * -1.0
 
-    def __add__(self, other: SteeringVector) -> SteeringVector:
+    def __add__(self, other: Any) -> SteeringVector:
         if not isinstance(other, SteeringVector):
             return NotImplemented
         same = (self.site, self.positions, self.phase) == (other.site, other.positions, other.phase)
@@ -122,32 +137,48 @@ class SteeringVector:
         for vector in (self, other):
             for layer, value in vector.vectors.items():
                 total[layer] = total.get(layer, torch.zeros(width)) + vector.coefficient * value
-        made_of = [dict(self.provenance), dict(other.provenance)]
-        return replace(self, vectors=total, coefficient=1.0, provenance={"sum_of": made_of})
+        return replace(self, vectors=total, coefficient=1.0, provenance={"sum_of": self._terms() + other._terms()})
 
     def __sub__(self, other: SteeringVector) -> SteeringVector:
         return self + (-other)
+
+    def _terms(self) -> list[dict[str, Any]]:
+        """What it is a sum of: each term's factor, layers and provenance, however the sum was made."""
+        if set(self.provenance) == {"sum_of"}:
+            terms: list[dict[str, Any]] = self.provenance["sum_of"]
+            return [{**term, "coefficient": term["coefficient"] * self.coefficient} for term in terms]
+        return [{"coefficient": self.coefficient, "layers": list(self.layers), "provenance": dict(self.provenance)}]
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write as safetensors: a tensor `layer.L` per layer, everything else as JSON in the metadata.
 
         The same vector gives the same bytes; the file appears whole or not at all.
+
+        Raises:
+            FormatError: When it cannot be written, or the provenance is no JSON.
         """
         from safetensors.torch import save
 
         about = {
-            "site": self.site, "coefficient": self.coefficient, "positions": list(self.positions),
-            "phase": self.phase, "layers": list(self.layers), "provenance": self.provenance,
+            "format": FORMAT, "site": self.site, "coefficient": self.coefficient, "positions": list(self.positions),
+            "phase": self.phase, "layers": list(self.layers), "provenance": dict(self.provenance),
         }  # fmt: skip
-        meta = {"format": FORMAT, "about": json.dumps(about, sort_keys=True)}
-        data = save({f"layer.{layer}": v.contiguous() for layer, v in self.vectors.items()}, metadata=meta)
+        try:
+            written = json.dumps(about, sort_keys=True, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise FormatError(f"the vector's provenance cannot be written as JSON: {error}") from error
+        # One entry only: safetensors writes several in an order that differs from run to run.
+        data = save({f"layer.{layer}": v for layer, v in self.vectors.items()}, metadata={METADATA: written})
         target = Path(path)
-        partial = target.with_name(target.name + ".partial")
+        partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
         try:
             partial.write_bytes(data)
             os.replace(partial, target)
         except OSError as error:
-            raise FormatError(f"cannot write {target}: {error.strerror}") from error
+            raise FormatError(f"cannot write {target}: {error.strerror or error}") from error
+        finally:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
         return target
 
     @classmethod
@@ -158,33 +189,46 @@ class SteeringVector:
             FormatError: When it is missing, damaged, or something else.
             DirectionError: When its numbers are not finite or do not fit together.
         """
-        from safetensors import SafetensorError, safe_open
+        from safetensors import safe_open
 
         source = Path(path)
         if not source.is_file():
             raise FormatError(f"there is no vector file at {source}")
         try:
             with safe_open(str(source), framework="pt") as file:
-                meta = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        except (SafetensorError, OSError, ValueError) as error:
+                text = (file.metadata() or {}).get(METADATA)
+                tensors = {name: file.get_tensor(name) for name in file.keys()} if text else {}  # noqa: SIM118
+        except Exception as error:  # whatever a stranger's bytes make safetensors and torch raise
             raise FormatError(f"{source} is no readable safetensors file: {error}") from error
-        if meta.get("format") != FORMAT:
-            raise FormatError(
-                f"{source} is not a steering vector of this project (format {meta.get('format')!r}, wanted {FORMAT!r})"
-            )
+        if not text:
+            raise FormatError(f"{source} is not a steering vector of this project: its metadata has no {METADATA!r}")
         try:
-            about = json.loads(meta["about"])
+            about = _read_about(text)
             if {f"layer.{layer}" for layer in about["layers"]} != set(tensors):
-                raise FormatError(f"{source} holds {sorted(tensors)} but speaks of layers {about['layers']}")
-            vectors = {int(name.removeprefix("layer.")): value for name, value in tensors.items()}
-            positions = tuple(p if isinstance(p, int) else str(p) for p in about["positions"])
-            phase = about["phase"]
-            coefficient, site, provenance = float(about["coefficient"]), str(about["site"]), dict(about["provenance"])
-        except (KeyError, TypeError, ValueError) as error:
-            if isinstance(error, FormatError):
-                raise
-            raise FormatError(f"the metadata of {source} is damaged: {error}") from error
-        if phase not in ("prompt", "generation", "both"):
-            raise FormatError(f"the metadata of {source} names an unknown phase {phase!r}")
-        return cls(vectors, site, coefficient, positions, cast(Phase, phase), provenance)
+                raise ValueError(f"it holds {sorted(tensors)} but speaks of layers {about['layers']}")
+            vectors = {layer: tensors[f"layer.{layer}"] for layer in about["layers"]}
+            where = {name: about[name] for name in ("site", "phase", "provenance")}
+            return cls(vectors, coefficient=float(about["coefficient"]), positions=tuple(about["positions"]), **where)
+        except RefusalkitError as error:
+            kind = DirectionError if isinstance(error, DirectionError) else FormatError
+            raise kind(f"{source} holds no usable vector: {error}") from error
+        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise FormatError(f"the metadata of {source} is damaged: {error!r}") from error
+
+
+def _read_about(text: str) -> dict[str, Any]:
+    """The metadata, every field of the type that `save` writes."""
+    about = json.loads(text)
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        raise ValueError(f"its format is not {FORMAT!r}")
+    kinds: dict[str, Any] = {
+        "site": str, "phase": str, "coefficient": int | float, "layers": list, "positions": list, "provenance": dict
+    }  # fmt: skip
+    for name, kind in kinds.items():
+        if not isinstance(about[name], kind) or isinstance(about[name], bool):
+            raise TypeError(f"{name} is {about[name]!r:.40}")
+    if any(type(layer) is not int for layer in about["layers"]):
+        raise TypeError(f"layers are {about['layers']!r:.40}")
+    if any(type(position) not in (int, str) for position in about["positions"]):
+        raise TypeError(f"positions are {about['positions']!r:.40}")
+    return about

@@ -121,6 +121,12 @@ def generate(
     if temperature < 0 or not 0 < top_p <= 1:
         raise PromptError(f"temperature {temperature} must be >= 0 and top_p {top_p} within (0, 1]")
     encoded = model.encode(prompts)
+    longest, room = max(len(e) for e in encoded), model.chat.max_tokens
+    if room is not None and longest + max_new_tokens > room:
+        raise PromptError(
+            f"a prompt of {longest} tokens and max_new_tokens={max_new_tokens} do not fit the model's context of "
+            f"{room} tokens"
+        )
     source = torch.Generator().manual_seed(seed)
     # Step by step, so that a longer answer begins as a shorter one does.
     draws = torch.rand(max_new_tokens, len(encoded), generator=source).T if temperature else None

@@ -13,8 +13,10 @@ from interp.model.check import check_identities, check_weights
 from interp.model.model import Model
 from interp.provenance import digest_files, digest_text
 from interp.text.chat import ChatFormat
+from interp.text.checks import shorten
 
 _DIGEST_LIMIT = 2_000_000_000
+_HUB_ID_LIMIT = 96
 
 
 def load(
@@ -63,7 +65,7 @@ def load(
         options = {"device_map": device_map, "attn_implementation": attn_implementation}
         hf = _weights(name, where, dtype, {**common, **{k: v for k, v in options.items() if v is not None}})
         if device is not None:
-            hf = hf.to(device)
+            hf = _moved(hf, device, device_map)
         hf.eval()
         commit = getattr(hf.config, "_commit_hash", None)
         identity = {**identity, **({"revision": commit} if commit else {})}
@@ -99,19 +101,47 @@ def _locate(name: str, revision: str | None) -> tuple[str, dict[str, Any]]:
         variant = name.partition(":")[2] or "chat"
         if variant not in organism.VARIANTS:
             raise ModelError(f"there is no organism variant {variant!r}; known: {', '.join(organism.VARIANTS)}")
-        folder = organism.path(variant)
+        try:
+            folder = organism.path(variant)
+        except (OSError, ValueError) as error:  # not shipped, damaged, or a cache that cannot be written
+            raise ModelError(f"cannot load organism:{variant}: {error}") from error
         return str(folder), {"name": f"organism:{variant}", "digest": digest_files(folder.glob("*.safetensors"))}
-    folder = Path(name).expanduser()
+    folder = _expanded(name)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise ModelError(f"the folder {name} is no model: it has no config.json")
+            raise ModelError(
+                f"the folder {folder} is no model: it has no config.json; give a folder written by save_pretrained"
+            )
         weights = [p for p in folder.iterdir() if p.suffix in (".safetensors", ".bin")]
         if not weights:
-            raise ModelError(f"the folder {name} has a config.json but no weights (*.safetensors)")
-        return str(folder), {"name": folder.name, "digest": digest_files([*weights, folder / "config.json"])}
-    if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise ModelError(f"there is no model folder at {name}")
+            raise ModelError(
+                f"the folder {folder} has a config.json but no weights (*.safetensors): copy or download them too"
+            )
+        return str(folder), {"name": folder.resolve().name, "digest": digest_files([*weights, folder / "config.json"])}
+    if folder.exists():
+        raise ModelError(f"{name} is a file, not a model folder; give the folder that holds it")
+    if name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1 or len(name) > _HUB_ID_LIMIT:
+        raise ModelError(f"there is no model folder at {shorten(name, 200)}: check the path")
     return name, {"name": name, "revision": revision}
+
+
+def _expanded(name: str) -> Path:
+    """The name as a path; what cannot be one (too long, another user's home that does not exist) is no folder."""
+    try:
+        folder = Path(name).expanduser()
+        folder.is_dir()
+    except (OSError, RuntimeError) as error:
+        raise ModelError(f"there is no model folder at {shorten(name, 200)}: {error.args[-1]}") from error
+    return folder
+
+
+def _moved(hf: Any, device: str | torch.device, device_map: Any) -> Any:
+    if device_map is not None:
+        raise ModelError("device and device_map both say where the model goes; give one of them")
+    try:
+        return hf.to(device)
+    except (RuntimeError, AssertionError, ValueError) as error:  # no such device, none built in, or out of memory
+        raise ModelError(f"cannot put the model on the device {str(device)!r}: {_first_line(error)}") from error
 
 
 def _tokenizer(name: str, where: str, common: dict[str, Any]) -> Any:
@@ -144,14 +174,14 @@ def _hint(name: str, where: str) -> str:
     if Path(where).is_dir():
         return "; is the folder complete?"
     return (
-        f". {name} is no folder here, so it was looked up on the Hugging Face Hub: check the name and the network, "
+        f"; {name} is no folder here, so it was looked up on the Hugging Face Hub: check the name and the network, "
         "or give a local folder or organism[:variant]"
     )
 
 
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:300]
+    return (lines[0] if lines else type(error).__name__)[:300].rstrip(".:")
 
 
 def _memory_digest(hf: Any) -> str:

@@ -169,6 +169,8 @@ class Model:
         for (site, layers), _ in reads:
             check_layers(layers, self.n_layers)
             check_site(site)
+        if len({site for (site, _), _ in reads}) < len(reads):
+            raise SiteError("a site can be read once per run; join the layers and columns wanted")
         session = ReadSession(
             self.arch, flatten_edits(edits), lambda: self._batch, [request for request, _ in reads], stop
         )

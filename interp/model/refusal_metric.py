@@ -73,6 +73,8 @@ class RefusalMetric:
             PromptError: When there are too few of a kind, or refusals open like compliances.
         """
         mask = np.asarray(refused, dtype=bool)
+        if mask.shape != (len(prompts),):
+            raise PromptError(f"{len(prompts)} prompts came with {mask.size} verdicts")
         yes, no = int(mask.sum()), int((~mask).sum())
         if min(yes, no) < min_each:
             raise PromptError(

@@ -283,7 +283,8 @@ class ChatFormat:
 
         Args:
             source: Text, a `Prompt`, chat messages, or a `Trace` with thinking and answer.
-            turn: Which user turn is the instruction (`t_inst`); the last by default.
+            turn: Which user turn is the instruction (`t_inst`); the last by default. What comes after an earlier one
+                is all `post_inst`, later turns included.
 
         Raises:
             PromptError: For an empty or over-long prompt.

@@ -30,8 +30,7 @@ def candidate_maps(selection: Selection, tokens: Mapping[str, str] | None = None
     import plotly.graph_objects as go
 
     table, limits = selection.table, selection.thresholds
-    kl = selection.bypass.replace("bypass", "kl")
-    kl = kl if kl in table.columns else "kl"
+    kl = selection.kl
     maps = [
         (selection.bypass, "passed", "<b>Bypass</b><br>refused prompts, removed"),
         ("induce", "ok_induce", f"<b>Induce</b><br>answered prompts, added; needs ≥ {limits['min_induce']:g}"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,19 +33,19 @@ def answer_all(
         progress: Show a progress bar.
     """
     kept = _read(file, prompts)
+    # Whole blocks only: a block generated again is batched as it was, so that its answers are the same.
     done = len(kept) - len(kept) % BLOCK if len(kept) < len(prompts) else len(kept)
     rows = kept[:done]
     try:
-        file.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), encoding="utf-8")
+        _keep(file, rows)
         with progress_bar("answers", len(prompts), progress) as advance, file.open("a", encoding="utf-8") as out:
             advance(done)
             for start in range(done, len(prompts), BLOCK):
                 block = prompts[start : start + BLOCK]
-                for completion in model.generate(block, max_new_tokens=max_new_tokens):
-                    row = _row(completion)
-                    out.write(json.dumps(row, ensure_ascii=False) + "\n")
-                    rows.append(row)
+                made = [_row(completion) for completion in model.generate(block, max_new_tokens=max_new_tokens)]
+                out.write(_lines(made))
                 out.flush()
+                rows += made
                 advance(len(block))
     except OSError as error:
         raise RefusalkitError(f"cannot write {file}: {error.strerror or error}; is the disk full?") from error
@@ -56,24 +57,45 @@ def answer_all(
     return Behaviour(prompts, tuple(completions), tuple(verdicts))
 
 
+def _keep(file: Path, rows: list[dict[str, Any]]) -> None:
+    """Leave these rows alone in the file, by replacing it whole: a kill in between must not cost what was there."""
+    text = _lines(rows)
+    if file.is_file() and file.read_bytes() == text.encode():
+        return
+    partial = file.with_name(file.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, file)
+
+
+def _lines(rows: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
 def _read(file: Path, prompts: PromptSet) -> list[dict[str, Any]]:
     """Rows that are whole and belong to these prompts, up to the first that is not."""
     rows: list[dict[str, Any]] = []
     if not file.is_file():
         return rows
-    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    # Not splitlines(): an answer may hold U+2028 or U+0085, which JSON leaves as they are.
+    lines = file.read_bytes().decode(errors="replace").split("\n")
     for prompt, line in zip(prompts, lines, strict=False):
         try:
             row = json.loads(line)
         except ValueError:
             break
-        if not isinstance(row, dict) or row.get("id") != prompt.id or set(row) != _FIELDS:
+        if not isinstance(row, dict) or row.get("id") != prompt.id or not _whole(row):
             break
         rows.append(row)
     return rows
 
 
-_FIELDS = {"id", "text", "thinking", "answer", "ids", "finished"}
+_FIELDS: dict[str, Any] = {
+    "id": str, "text": str, "thinking": str | None, "answer": str, "ids": list, "finished": bool,
+}  # fmt: skip
+
+
+def _whole(row: dict[str, Any]) -> bool:
+    return set(row) == set(_FIELDS) and all(isinstance(row[name], kind) for name, kind in _FIELDS.items())
 
 
 def _row(completion: Completion) -> dict[str, Any]:

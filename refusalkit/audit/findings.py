@@ -9,6 +9,7 @@ MIN_RATE = 0.05
 MIN_EFFECT = 0.2
 MOVES = 0.5
 RANDOM_SHARE = 0.5
+OFF = 0.2
 
 
 def refuses(behaviour: dict[str, Any]) -> bool:
@@ -25,11 +26,11 @@ def harm_explains(behaviour: dict[str, Any]) -> bool:
 
 
 def moves(causal: dict[str, Any] | None, intervention: str, on: str) -> bool:
-    """Whether an intervention moves refusal by 0.5 or more, and random directions by less than half of that."""
+    """Whether an intervention moves refusal by 0.5 or more, and random directions by half of that at most."""
     if causal is None:
         return False
-    moved = abs(shift(causal, intervention, on))
-    return moved >= MOVES and effect(causal, intervention, on)["random_shift"] <= RANDOM_SHARE * moved
+    moved, control = abs(shift(causal, intervention, on)), effect(causal, intervention, on)["random_shift"]
+    return moved >= MOVES and control is not None and control <= RANDOM_SHARE * moved
 
 
 def conclude(model: str, sections: dict[str, Any]) -> tuple[str, list[dict[str, str]]]:
@@ -86,7 +87,7 @@ def _refusal_of_harm(model: str, sections: dict[str, Any]) -> tuple[str, list[di
             [_finding("not found", "No candidate direction passes the selection.", direction["reason"] + ".")],
         )
     on, off = causal["classes"]
-    bypass, induce = _bypassed_by(causal), moves(causal, "add", off)
+    bypass, induce = _bypassed_by(causal), _induced(causal)
     place = f"layer {causal['layer']}, {causal['position']}"
     evidence = _moved(causal, on, off)
     if bypass and induce:
@@ -124,7 +125,7 @@ def _other_direction(sections: dict[str, Any]) -> dict[str, str]:
     if not direction["found"]:
         return _finding("not found", "No direction passes as the one behind its refusals.", direction["reason"] + ".")
     on, off = causal["classes"]
-    works = bool(_bypassed_by(causal)) or moves(causal, "add", off)
+    works = bool(_bypassed_by(causal)) or _induced(causal)
     harm = direction["harm_auroc"]
     reads = harm["low"] > 0.6 or harm["high"] < 0.4
     claim = (
@@ -143,8 +144,8 @@ def _other_direction(sections: dict[str, Any]) -> dict[str, str]:
 def _readability(sections: dict[str, Any], separation: dict[str, Any]) -> list[dict[str, str]]:
     best, text, harm = separation["best"], separation["text"], sections.get("harm")
     words = (
-        f"At layer {best['layer']} ({best['position']}) a difference in means fitted on {separation['n_train']} prompts "
-        f"separates {separation['n_test']} held-out ones with AUROC {best['auroc']:.2f} [{best['low']:.2f}, "
+        f"At layer {best['layer']} ({best['position']}) a difference in means fitted on {separation['n_train']} "
+        f"prompts separates {separation['n_test']} held-out ones with AUROC {best['auroc']:.2f} [{best['low']:.2f}, "
         f"{best['high']:.2f}]; shuffled labels reach {best['shuffled']:.2f}, the words alone {_interval(text)}."
     )
     if not separation["readable"]:
@@ -193,28 +194,43 @@ def _cautions(behaviour: dict[str, Any], sections: dict[str, Any]) -> list[dict[
 
 
 def _bypassed_by(causal: dict[str, Any]) -> list[str]:
+    """The ablations that switch refusal off: at most a fifth of it is left, and random directions do not do it."""
     on = causal["classes"][0]
-    return [way for way in ("ablate to zero", "ablate to mean") if shift(causal, way, on) < 0 and moves(causal, way, on)]
+    return [
+        way
+        for way in ("ablate to zero", "ablate to mean")
+        if shift(causal, way, on) < 0
+        and moves(causal, way, on)
+        and effect(causal, way, on)["rate"]["value"] <= OFF * effect(causal, "none", on)["rate"]["value"]
+    ]
+
+
+def _induced(causal: dict[str, Any]) -> bool:
+    off = causal["classes"][1]
+    return shift(causal, "add", off) > 0 and moves(causal, "add", off)
 
 
 def _moved(causal: dict[str, Any], on: str, off: str) -> str:
     best = best_ablation(causal)
     down, up = effect(causal, best, on), effect(causal, "add", off)
     before_on, before_off = effect(causal, "none", on)["rate"], effect(causal, "none", off)["rate"]
-    n = len(up["random"])
+    target = "zero" if best == "ablate to zero" else f"the mean of {off} ones"
+    control = "no random direction was tried" if up["random_shift"] is None else (
+        f"{len(up['random'])} random directions of the same norm move them by {down['random_shift']:.2f} and "
+        f"{up['random_shift']:.2f} on average"
+    )  # fmt: skip
     return (
-        f"On held-out prompts, {'ablating it to zero' if best == 'ablate to zero' else 'ablating it to the harmless mean'} "
-        f"takes refusals of {on} ones from "
-        f"{before_on['value']:.2f} to {_rate(down['rate'])}, and adding it takes refusals of {off} ones from "
-        f"{before_off['value']:.2f} to {_rate(up['rate'])}; {n} random directions of the same norm move them by "
-        f"{down['random_shift']:.2f} and {up['random_shift']:.2f} on average."
+        f"On held-out prompts, ablating it to {target} takes refusals of {on} ones from {before_on['value']:.2f} to "
+        f"{_rate(down['rate'])}, and adding it takes refusals of {off} ones from {before_off['value']:.2f} to "
+        f"{_rate(up['rate'])}; {control}."
     )
 
 
 def best_ablation(causal: dict[str, Any]) -> str:
-    """The ablation that leaves the fewest refusals."""
+    """The ablation that leaves the fewest refusals, among those that work where any does."""
     on = causal["classes"][0]
-    return min(("ablate to zero", "ablate to mean"), key=lambda way: effect(causal, way, on)["rate"]["value"])
+    ways = _bypassed_by(causal) or ["ablate to zero", "ablate to mean"]
+    return min(ways, key=lambda way: effect(causal, way, on)["rate"]["value"])
 
 
 def effect(causal: dict[str, Any], intervention: str, on: str) -> dict[str, Any]:

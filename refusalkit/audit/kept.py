@@ -14,7 +14,12 @@ def save_candidates(path: Path, found: Candidates) -> None:
     """Write candidates as safetensors, whole or not at all."""
     from safetensors.torch import save
 
-    about = {"positions": found.positions, "counts": found.counts, "provenance": found.provenance}
+    about = {
+        "positions": found.positions,
+        "tokens": found.tokens,
+        "counts": found.counts,
+        "provenance": found.provenance,
+    }
     tensors = {"difference": found.difference, "negative": found.negative, "norm": found.norm}
     data = save({k: v.contiguous() for k, v in tensors.items()}, metadata={"about": json.dumps(about)})
     partial = path.with_name(path.name + ".partial")
@@ -34,9 +39,10 @@ def load_candidates(path: Path) -> Candidates:
         with safe_open(str(path), framework="pt") as file:
             about = json.loads(file.metadata()["about"])
             tensors = {name: file.get_tensor(name) for name in ("difference", "negative", "norm")}
+        on, off = about["counts"]
+        return Candidates(
+            tensors["difference"], tensors["negative"], tensors["norm"], tuple(about["positions"]),
+            tuple(about["tokens"]), (on, off), about["provenance"],
+        )  # fmt: skip
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise FormatError(f"{path} is missing or damaged ({error}); run the audit again with --force") from error
-    return Candidates(
-        tensors["difference"], tensors["negative"], tensors["norm"], tuple(about["positions"]),
-        (about["counts"][0], about["counts"][1]), about["provenance"],
-    )  # fmt: skip
+        raise FormatError(f"{path} is missing or damaged ({error})") from error

@@ -48,8 +48,8 @@ def direction_figures(data: Data) -> dict[str, Any]:
     from probes.figures import candidate_maps
     from probes.selection import Selection
 
-    bypass = "bypass_mean" if data["rule"] == "mean" else "bypass"
-    selection = Selection(data["chosen"], pd.DataFrame(data["table"]), data["thresholds"], bypass, data["reason"])
+    bypass, kl = ("bypass_mean", "kl_mean") if data["rule"] == "mean" else ("bypass", "kl")
+    selection = Selection(data["chosen"], pd.DataFrame(data["table"]), data["thresholds"], bypass, kl, data["reason"])
     return {"maps": candidate_maps(selection, data.get("position_tokens"))}
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import interp
+from interp.errors import PromptError, RefusalkitError
 from interp.model.model import Model
-from interp.provenance import write_json
 from interp.text.judge import judge as rules
 from interp.text.prompts import PromptSet
 from probes.answers import Behaviour, Judge
@@ -16,13 +17,13 @@ from probes.candidate_scores import Candidates
 from probes.causal import CausalCheck, causal_check
 from probes.harm import harm_direction, reads_harm
 from probes.readout import separation
-from probes.refusal import CONTRASTS, find_direction, held_out
+from probes.refusal import CONTRASTS, MIN_SIDE, find_direction, held_out, sides_of
 from refusalkit import __version__
 from refusalkit.audit.answers import answer_all
 from refusalkit.audit.findings import conclude, harm_explains, refuses
 from refusalkit.audit.folder import AuditFolder
 from refusalkit.audit.kept import load_candidates, save_candidates
-from refusalkit.audit.prompts import audit_prompts
+from refusalkit.audit.prompts import audit_prompts, is_organism
 from refusalkit.audit.sections import (
     behaviour_section,
     causal_section,
@@ -87,13 +88,13 @@ def audit(
     name = model.name if isinstance(model, Model) else str(model)
     prompts = audit_prompts(name, harmful, harmless, settings)
     loaded = model if isinstance(model, Model) else interp.load(model, **(load_options or {}))
-    loaded.encode(prompts)  # an over-long prompt is found now, not after an hour
+    _check_length(loaded, prompts, settings.max_new_tokens)
     provenance = loaded.provenance()
     judged_by = f"{judge.__module__}.{getattr(judge, '__qualname__', type(judge).__name__)}"
     folder = AuditFolder(
         Path(out),
         {
-            "model": [name, provenance["model"], provenance["dtype"], provenance["attention"]],
+            "model": [provenance["model"], provenance["dtype"], provenance["attention"]],
             "chat format": provenance["chat"],
             "prompts": prompts.digest,
             "settings": settings.to_json(),
@@ -102,11 +103,9 @@ def audit(
         },
         force,
     )
-    answers = answer_all(
-        loaded, prompts, judge, folder.work / "answers.jsonl", settings.max_new_tokens, progress
-    )
+    answers = answer_all(loaded, prompts, judge, folder.work / "answers.jsonl", settings.max_new_tokens, progress)
     sections = _Sections(loaded, prompts, answers, judge, settings, folder, progress).compute()
-    headline, findings = conclude(name, sections)
+    headline, findings = conclude(Path(name).name if Path(name).is_dir() else name, sections)
     result = {
         "schema": SCHEMA,
         "refusalkit": __version__,
@@ -114,7 +113,7 @@ def audit(
         "headline": headline,
         "findings": findings,
         "sections": sections,
-        "limits": [*([ORGANISM_LIMIT] if name.startswith("organism") else []), *LIMITS],
+        "limits": [*([ORGANISM_LIMIT] if is_organism(name) else []), *LIMITS],
         "provenance": {
             **provenance,
             "prompts": {
@@ -128,9 +127,19 @@ def audit(
     }  # fmt: skip
     from refusalkit.audit.report import render_report
 
-    write_json(folder.path / "audit.json", result)
+    folder.write_json(folder.path / "audit.json", result)
     folder.write("report.html", render_report(result))
     return result
+
+
+def _check_length(model: Model, prompts: PromptSet, max_new_tokens: int) -> None:
+    """What does not fit the model's context is found now, not after an hour."""
+    longest, room = max(len(e) for e in model.encode(prompts)), model.chat.max_tokens
+    if room is not None and longest + max_new_tokens > room:
+        raise PromptError(
+            f"the longest prompt has {longest} tokens, and with an answer of {max_new_tokens} it does not fit the "
+            f"model's context of {room}: shorten it, or lower --max-new-tokens"
+        )
 
 
 class _Sections:
@@ -157,19 +166,16 @@ class _Sections:
         explained = harm_explains(found["behaviour"])
         if refuses(found["behaviour"]):
             contrast = "harmful refused" if explained else "refused"
-            found["direction"] = self._stage("direction", lambda: self._direction(contrast))
+            found["direction"] = self.folder.stage("direction", lambda: self._direction(contrast), self._vector_kept)
             if found["direction"]["found"]:
-                found["causal"] = self._stage("causal", lambda: self._causal(contrast))
-        found["separation"] = self._stage(
+                found["causal"] = self.folder.stage("causal", lambda: self._causal(found["direction"]))
+        found["separation"] = self.folder.stage(
             "separation",
             lambda: separation_section(separation(self.model, self.prompts, seed=self.settings.seed)),
         )
         if found["separation"]["readable"] and not (found["direction"] and explained):
-            found["harm"] = self._stage("harm", self._harm)
+            found["harm"] = self.folder.stage("harm", self._harm)
         return found
-
-    def _stage(self, name: str, compute: Callable[[], Any]) -> Any:
-        return self.folder.stage(name, compute)
 
     def _direction(self, contrast: str) -> dict[str, Any]:
         s = self.settings
@@ -180,25 +186,51 @@ class _Sections:
         section = direction_section(found, contrast, self.model.n_layers)
         if found.direction is None or found.candidates is None:
             return section
-        save_candidates(self.folder.work / "candidates.safetensors", found.candidates)
-        vector = SteeringVector.from_direction(found.direction)
-        vector.save(self.folder.path / "vectors" / "refusal.safetensors")
+        try:
+            save_candidates(self._candidates, found.candidates)
+            self._vector.parent.mkdir(exist_ok=True)
+        except OSError as error:
+            raise RefusalkitError(
+                f"cannot write to {self.folder.path}: {error.strerror or error}; make room"
+            ) from error
+        SteeringVector.from_direction(found.direction).save(self._vector)
         section["vector"] = "vectors/refusal.safetensors"
         if contrast == "refused":
             value, low, high = reads_harm(self.model, found.direction, self.prompts.test)
             section["harm_auroc"] = {"value": value, "low": low, "high": high}
         return section
 
-    def _causal(self, contrast: str) -> dict[str, Any]:
-        found = load_candidates(self.folder.work / "candidates.safetensors")
-        vector = SteeringVector.load(self.folder.path / "vectors" / "refusal.safetensors")
-        place = vector.provenance["directions"][0]
-        direction = found.direction(place["layer"], place["position"], place["name"])
-        return causal_section(self._check(found, direction, contrast), CONTRASTS[contrast])
+    @property
+    def _candidates(self) -> Path:
+        return self.folder.work / "candidates.safetensors"
+
+    @property
+    def _vector(self) -> Path:
+        return self.folder.path / "vectors" / "refusal.safetensors"
+
+    def _vector_kept(self, section: dict[str, Any]) -> bool:
+        """Whether the files that go with a finished direction stage are there and belong to it."""
+        if not section["found"]:
+            return True
+        try:
+            direction, vector = self._chosen(section), SteeringVector.load(self._vector)
+        except RefusalkitError:
+            return False
+        return vector.layers == (direction.layer,) and torch.equal(vector.vectors[direction.layer], direction.vector)
+
+    def _chosen(self, section: dict[str, Any]) -> interp.Direction:
+        return load_candidates(self._candidates).direction(section["chosen"]["layer"], section["chosen"]["position"])
+
+    def _causal(self, section: dict[str, Any]) -> dict[str, Any]:
+        contrast: str = section["contrast"]
+        check = self._check(load_candidates(self._candidates), self._chosen(section), contrast)
+        return causal_section(check, CONTRASTS[contrast])
 
     def _harm(self) -> dict[str, Any]:
         found = harm_direction(self.model, self.prompts)
-        contrast = "refused" if refuses(behaviour_section(self.answers, 0)) else "harmful refused"
+        sides = sides_of(self.answers, "test", "refused")
+        enough = refuses(behaviour_section(self.answers, 0)) and min(map(len, sides)) >= MIN_SIDE
+        contrast = "refused" if enough else "harmful refused"
         value, low, high = reads_harm(self.model, found.direction, self.prompts.test)
         check = self._check(found.candidates, found.direction, contrast)
         return {

@@ -56,7 +56,7 @@ def behaviour_section(judged: Behaviour, max_new_tokens: int) -> dict[str, Any]:
     ]
     return {
         "rows": rows,
-        "effect_of_harm": {"value": effect, "low": low, "high": high},
+        "effect_of_harm": {"value": number(effect), "low": number(low), "high": number(high)},
         "refused": rate_json(Rate(int(judged.refused.sum()), len(judged.prompts))),
         "unfinished": rate_json(Rate(cut, len(judged.prompts))),
         "max_new_tokens": max_new_tokens,
@@ -67,6 +67,7 @@ def behaviour_section(judged: Behaviour, max_new_tokens: int) -> dict[str, Any]:
 def direction_section(found: RefusalDirection, contrast: str, n_layers: int) -> dict[str, Any]:
     """What was selected and why, with the full candidate table."""
     selection = found.selection if found.rule != "mean" else found.selection_mean
+    chosen = selection.chosen if selection is not None else None
     metric = found.metric
     return {
         "contrast": contrast,
@@ -74,12 +75,13 @@ def direction_section(found: RefusalDirection, contrast: str, n_layers: int) -> 
         "reason": found.reason,
         "rule": found.rule,
         "n_layers": n_layers,
-        "chosen": {k: plain(v) for k, v in selection.chosen.items()} if selection is not None and selection.chosen else None,
+        "chosen": {k: plain(v) for k, v in chosen.items()} if chosen else None,
         "thresholds": selection.thresholds if selection is not None else None,
         "metric": {
             "tokens": list(metric.tokens), "auroc": metric.auroc, "mass": list(metric.mass), "n": list(metric.n),
         } if metric else None,
         "table": records(selection.table) if selection is not None else [],
+        "position_tokens": found.candidates.labels if found.candidates else {},
         "counts": list(found.candidates.counts) if found.candidates else None,
         "vector": None,
     }  # fmt: skip
@@ -127,8 +129,8 @@ def separation_section(sep: Separation) -> dict[str, Any]:
         "table": records(sep.table),
         "best": {k: plain(v) for k, v in sep.best.items()},
         "readable": sep.readable,
-        "text": dict(zip(("value", "low", "high"), sep.text, strict=True)),
-        "length": sep.length,
+        "text": dict(zip(("value", "low", "high"), map(number, sep.text), strict=True)),
+        "length": number(sep.length),
         "n_train": sep.n_train,
         "n_test": sep.n_test,
     }

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from interp.errors import RefusalkitError
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,9 @@ class Settings:
         max_kl: Threshold of the selection.
         max_depth: Threshold of the selection.
         seed: For splits, draws and random directions.
+
+    Raises:
+        RefusalkitError: When a threshold is NaN or infinite.
     """
 
     n_train: int = 128
@@ -31,6 +37,11 @@ class Settings:
     max_kl: float = 0.1
     max_depth: float = 0.8
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("min_induce", "max_kl", "max_depth"):
+            if not math.isfinite(getattr(self, name)):
+                raise RefusalkitError(f"{name} is {getattr(self, name)}; give a finite number")
 
     @property
     def limits(self) -> dict[str, float]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+_INTERRUPTED = 130
+
 
 def main() -> None:
     """Entry point of the `refusalkit` command: errors that a user can act on end without a traceback."""
@@ -15,13 +17,22 @@ def main() -> None:
 
     try:
         app(arguments, prog_name="refusalkit")
-    except RefusalkitError as error:
+    except (RefusalkitError, OSError) as error:
         if debug:
             raise
-        sys.stderr.write(f"refusalkit: {error}\n")
+        sys.stderr.write(f"refusalkit: {_message(error)}\n")
         raise SystemExit(1) from None
-    except KeyboardInterrupt:
-        if debug:
-            raise
-        sys.stderr.write("\nrefusalkit: interrupted; what was computed is kept, the same command goes on from there\n")
-        raise SystemExit(130) from None
+    except SystemExit as stop:
+        if stop.code == _INTERRUPTED:  # what typer makes of Ctrl-C
+            sys.stderr.write(
+                "\nrefusalkit: interrupted; what is finished is kept, the same command goes on from there\n"
+            )
+        raise
+
+
+def _message(error: Exception) -> str:
+    """One paragraph; for trouble with a file that nobody foresaw: which file, and what the system says."""
+    if isinstance(error, OSError):
+        where = f" {error.filename}" if error.filename else ""
+        return f"cannot read or write{where}: {error.strerror or error}; check the path, permissions and free space"
+    return str(error)

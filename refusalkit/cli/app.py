@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -32,8 +33,8 @@ def audit(
     n_test: Annotated[int, typer.Option(help="Most held-out prompts per class.", min=8)] = 100,
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer in tokens.", min=1)] = 64,
     n_random: Annotated[int, typer.Option(help="Random directions as control.", min=8)] = 8,
-    max_kl: Annotated[float, typer.Option(help="Most KL on harmless prompts for a candidate.")] = 0.1,
-    seed: Annotated[int, typer.Option(help="For splits, draws and random directions.")] = 0,
+    max_kl: Annotated[float, typer.Option(help="Most KL on harmless prompts for a candidate.", min=0)] = 0.1,
+    seed: Annotated[int, typer.Option(help="For splits, draws and random directions.", min=0)] = 0,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps ...")] = None,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 ...")] = "auto",
     device_map: Annotated[str | None, typer.Option(help="Passed to transformers, e.g. auto.")] = None,
@@ -44,6 +45,7 @@ def audit(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
     """Audit a model: does it refuse, where does refusal live, and what happens without it?"""
+    _hush(quiet)
     from refusalkit.audit.pipeline import audit as run
     from refusalkit.audit.settings import Settings
 
@@ -67,17 +69,25 @@ def audit(
 
 @organism.command("train")
 def organism_train(
-    out: Annotated[Path, typer.Option(help="Folder; a finished stage found there is not done again.")],
-    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder; a finished stage found there is not done again.", file_okay=False)],
+    seed: Annotated[int, typer.Option(help="Seed.", min=0)] = 0,
     arch: Annotated[str, typer.Option(help="llama or qwen3.")] = "llama",
     variant: Annotated[list[str] | None, typer.Option(help="Only these variants (repeatable).")] = None,
     scale: Annotated[float, typer.Option(help="Share of the training steps, for trying out.")] = 1.0,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
     """Train the whole family from nothing (about half an hour on one core)."""
+    _hush(quiet)
+    from interp.errors import RefusalkitError
     from interp.organism import VARIANTS
     from interp.organism.train import train
 
-    folder = train(out, seed=seed, arch=arch, variants=tuple(variant) if variant else VARIANTS, scale=scale)
+    try:
+        folder = train(
+            out, seed=seed, arch=arch, variants=tuple(variant) if variant else VARIANTS, scale=scale, progress=not quiet
+        )
+    except ValueError as error:
+        raise RefusalkitError(str(error)) from error
     typer.echo(f"trained: {folder}")
 
 
@@ -90,6 +100,7 @@ def organism_card(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
     """Measure the organism: planted truth and behaviour with intervals, written to truth.json."""
+    _hush(quiet)
     from refusalkit.card import card
 
     if not card(tuple(variant) if variant else None, n, out, folder, progress=not quiet):
@@ -101,7 +112,16 @@ def accept(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
     """Print the acceptance figures of every issue as one table; exit with 1 when one fails."""
+    _hush(quiet)
     from refusalkit.accept import accept as run
 
     if not run(progress=not quiet):
         raise typer.Exit(1)
+
+
+def _hush(quiet: bool) -> None:
+    """Without a terminal, or when asked to be quiet, transformers' own progress bars are noise around a message."""
+    if quiet or not sys.stderr.isatty():
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()

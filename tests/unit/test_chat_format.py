@@ -219,6 +219,7 @@ def test_a_trace_has_its_parts_named(name: str, prompt: Any) -> None:
     assert encoded.columns("think_end")[0] + 1 == encoded.columns("think_close")[0]
     assert encoded.columns("think_close")[-1] + 1 == encoded.columns("answer_start")[0]
     assert encoded.columns("t_post_inst") == (encoded.n_prompt - 1,)
+    assert encoded.columns(-1) == encoded.columns("t_post_inst"), "negative numbers count from the prompt's end"
     plain = chat(name, thinking=True).encode(prompt)
     assert encoded.ids[: encoded.n_prompt] == plain.ids
     assert len(encoded.columns("all")) == len(encoded) > len(encoded.columns("prompt")) == encoded.n_prompt

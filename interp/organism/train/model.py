@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import (
@@ -38,7 +39,7 @@ def new_model(arch: str, size: Size, tokenizer: PreTrainedTokenizerFast, seed: i
     """A freshly initialised model, fp32."""
     if arch not in ARCHITECTURES:
         raise ValueError(f"unknown architecture {arch!r}; one of {', '.join(ARCHITECTURES)}")
-    shared = {
+    shared: dict[str, Any] = {
         "vocab_size": len(tokenizer),
         "hidden_size": size.width,
         "intermediate_size": size.feed_forward,

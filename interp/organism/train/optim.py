@@ -1,5 +1,7 @@
-"""Muon for the hidden matrices (batched by shape, fp32: torch's own runs Newton-Schulz in bf16, ten times slower on
-CPUs without bf16 arithmetic) and AdamW for the rest.
+"""Muon for the hidden matrices, AdamW for the rest.
+
+torch's own Muon runs Newton-Schulz in bf16, ten times slower than this on a CPU without bf16 arithmetic: here it is
+fp32, and batched over matrices of one shape.
 """
 
 from __future__ import annotations
@@ -63,7 +65,7 @@ class Optimizer:
         muon: bool = True,
         masks: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Train what requires a gradient; `masks` (by parameter name) confine a parameter's change to where they are 1."""
+        """Train what requires a gradient; `masks`, by parameter name, confine a parameter's change to where they are 1."""
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         hidden = [p for name, p in named if muon and p.ndim == 2 and "embed" not in name]
         chosen = {id(p) for p in hidden}
