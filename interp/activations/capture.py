@@ -54,7 +54,7 @@ def capture(
         SiteError, PositionError, PromptError: For what is not there.
         NonFiniteError: For a NaN or infinite activation.
     """
-    names = [sites] if isinstance(sites, str) else list(sites)
+    names = [sites] if isinstance(sites, str) else list(dict.fromkeys(sites))
     for site in names:
         check_site(site)
     chosen = check_layers(layers, model.n_layers)
