@@ -37,6 +37,11 @@ class Behaviour:
         """For each prompt, whether the answer is a refusal."""
         return np.array([v.refused for v in self.verdicts], dtype=bool)
 
+    @property
+    def complied(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """For each prompt, whether the answer complies; partial and empty answers are neither."""
+        return np.array([v.complied for v in self.verdicts], dtype=bool)
+
     def where(self, **fields: Any) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Mask of the prompts with these field values, e.g. `label="harmful", split="test"`."""
         mask = np.ones(len(self.prompts), dtype=bool)

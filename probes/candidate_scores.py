@@ -136,7 +136,7 @@ def score_candidates(
 
     Returns:
         A pandas table, one row per candidate: `position` (name), `layer`, `norm`, `ceiling` (median residual norm
-        there), and the means over prompts of
+        there), and the means over prompts of `plain` (metric on harmful, nothing changed: the same in every row),
         `bypass` (metric on harmful, direction ablated to zero at every writer), `bypass_mean` (ablated to the harmless
         mean at the post-instruction tokens), `induce` (metric on harmless, direction added at its layer, all tokens,
         shortened to the median residual norm there where it is longer),
@@ -159,6 +159,7 @@ def score_candidates(
     def divergence(logits: Tensor) -> float:
         return kl_divergence(plain, logits)
 
+    unchanged = score(on, [], refusal)
     rows: list[dict[str, Any]] = []
     places = [(p, layer) for p in found.positions for layer in range(model.n_layers)]
     with progress_bar("scoring candidates", len(places), progress) as advance:
@@ -172,6 +173,7 @@ def score_candidates(
             direction = found.direction(layer, position)
             row |= {"norm": direction.norm, "ceiling": ceiling}
             coefficient = min(1.0, ceiling / direction.norm)
+            row["plain"] = unchanged
             zero = [ablate(direction)]
             mean = [ablate(direction, found.reference(direction), positions=found.positions)]
             row["bypass"] = score(on, zero, refusal)
@@ -184,7 +186,7 @@ def score_candidates(
     return pd.DataFrame(rows, columns=["position", "layer", "norm", "ceiling", *SCORES])
 
 
-SCORES = ("bypass", "bypass_mean", "induce", "kl", "kl_mean")
+SCORES = ("plain", "bypass", "bypass_mean", "induce", "kl", "kl_mean")
 
 
 def kl_divergence(plain: Tensor, edited: Tensor) -> float:

@@ -123,7 +123,6 @@ def causal_check(
     judge: Judge = judge,
     n_random: int = 8,
     max_new_tokens: int = 64,
-    random_tokens: int = 32,
     seed: int = 0,
     baseline: tuple[Behaviour, Behaviour] | None = None,
     progress: bool = False,
@@ -146,7 +145,6 @@ def causal_check(
         judge: Any callable `(prompt, answer) -> Verdict`.
         n_random: Random directions of the same norm, as control.
         max_new_tokens: Longest answer.
-        random_tokens: Longest answer under random directions (a refusal shows at once).
         seed: For the random directions.
         baseline: Judged answers of the plain model to `harmful` and `harmless`, when already there.
         progress: Show a progress bar.
@@ -166,8 +164,8 @@ def causal_check(
     sets = {on: harmful, off: harmless}
     encoded = {name: model.encode(prompts) for name, prompts in sets.items()}
 
-    def measure(on: str, edits: Sequence[Edit], tokens: int) -> Behaviour:
-        written = model.generate(encoded[on], max_new_tokens=tokens, edits=edits)
+    def measure(on: str, edits: Sequence[Edit]) -> Behaviour:
+        written = model.generate(encoded[on], max_new_tokens=max_new_tokens, edits=edits)
         return Behaviour(sets[on], tuple(written), tuple(judge(c.prompt.text, c.answer) for c in written))
 
     examples: dict[tuple[str, str], Behaviour] = {}
@@ -178,11 +176,11 @@ def causal_check(
         effects.append(Effect("none", on, judged.rate(), ()))
     with progress_bar("causal check", len(plan) * (1 + n_random), progress) as advance:
         for intervention, on, edits in plan:
-            judged = measure(on, edits(direction), max_new_tokens)
+            judged = measure(on, edits(direction))
             advance(1)
             control: list[Rate] = []
             for noise in randoms:
-                control.append(measure(on, edits(noise), random_tokens).rate())
+                control.append(measure(on, edits(noise)).rate())
                 advance(1)
             examples[intervention, on] = judged
             effects.append(Effect(intervention, on, judged.rate(), tuple(control)))

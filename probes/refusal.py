@@ -176,11 +176,14 @@ def find_direction(
 
 
 def _rule(zero: Selection, mean: Selection) -> tuple[str, dict[str, Any] | None, str]:
-    """Ablation to zero where it flips the score, else to the mean where that does, else whichever passes."""
+    """Ablation to zero where it flips the score, else to the mean where that does, else whichever passes.
+
+    Where the score without any edit (`plain`) is not above 0, nothing can be said to flip it.
+    """
     fails = "leaves the model refusing" if zero.chosen else "passes with no candidate"
-    if zero.chosen and zero.chosen["bypass"] < 0:
+    if zero.chosen and zero.chosen["bypass"] < 0 < zero.chosen["plain"]:
         return "zero", zero.chosen, zero.reason
-    if mean.chosen and mean.chosen["bypass_mean"] < 0:
+    if mean.chosen and mean.chosen["bypass_mean"] < 0 < mean.chosen["plain"]:
         return "mean", mean.chosen, f"ablating to zero {fails}; with the mean, {mean.reason}"
     if zero.chosen:
         return "zero", zero.chosen, zero.reason + ", though it leaves the model refusing"
@@ -193,7 +196,7 @@ def _rule(zero: Selection, mean: Selection) -> tuple[str, dict[str, Any] | None,
 def sides_of(judged: Behaviour, split: str, contrast: str) -> tuple[list[Prompt], list[Prompt]]:
     """Prompts of a split on the two sides of a contrast, filtered by what the model did."""
     here, refused = judged.where(split=split), judged.refused
-    on, off = here & refused, here & ~refused
+    on, off = here & refused, here & judged.complied
     if contrast == "harmful refused":
         on, off = on & judged.where(label="harmful"), off & judged.where(label="harmless")
     prompts = list(judged.prompts)

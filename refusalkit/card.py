@@ -9,6 +9,7 @@ from interp.errors import RefusalkitError
 from interp.organism import VARIANTS, truth
 from interp.organism.measure import Row, passes
 from interp.organism.measure import card as measure
+from interp.organism.store import WEIGHTS
 from interp.provenance import versions, write_json
 from interp.stats import wilson
 from refusalkit.table import print_table
@@ -27,11 +28,15 @@ def card(variants: tuple[str, ...] | None, n: int, out: Path, folder: Path | Non
     unknown = sorted(set(variants or ()) - set(VARIANTS))
     if unknown:
         raise RefusalkitError(f"there is no organism variant {unknown[0]!r}; known: {', '.join(VARIANTS)}")
-    if not out.parent.is_dir():
-        raise RefusalkitError(f"there is no folder {out.parent} to write {out.name} to")
-    rows = [card_row(row) for row in measured(variants, n, folder, progress)]
+    if not out.parent.is_dir() or out.is_dir():
+        raise RefusalkitError(f"cannot write {out}: give --out the name of a file in a folder that exists")
+    try:
+        planted = {name: plain_truth(truth(name, folder or WEIGHTS)) for name in variants or VARIANTS}
+        rows = [card_row(row) for row in measured(variants, n, folder, progress)]
+    except FileNotFoundError as error:
+        where = folder or "this installation"
+        raise RefusalkitError(f"{where} does not hold every variant ({error}); choose with --variant") from error
     print_table("Model organism", rows)
-    planted = {variant: plain_truth(truth(variant)) for variant in variants or VARIANTS}
     write_json(out, {"n_per_cell": n, "planted": planted, "measured": rows, "versions": versions()})
     return all(row["ok"] for row in rows)
 

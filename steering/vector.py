@@ -33,7 +33,8 @@ class SteeringVector:
         site: Where they are added.
         coefficient: What they are multiplied by.
         positions: Prompt tokens they act on, named as for capture.
-        phase: Prompt tokens, generated tokens, or both.
+        phase: `"prompt"`, `"generation"` or `"both"`; left out, both for all positions and the prompt for named
+            ones, as for `interp.edits.add`.
         provenance: Model, prompts, method, versions; JSON-able.
     """
 
@@ -41,7 +42,7 @@ class SteeringVector:
     site: str = "resid_pre"
     coefficient: float = 1.0
     positions: tuple[str | int, ...] = ("all",)
-    phase: Phase = "both"
+    phase: Phase | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -66,6 +67,8 @@ class SteeringVector:
         where = (given,) if isinstance(given, str | int) else tuple(given)
         if not where:
             raise DirectionError("a steering vector needs at least one position")
+        if self.phase is None:
+            object.__setattr__(self, "phase", "both" if where == ("all",) else "prompt")
         if self.phase not in get_args(Phase):
             raise DirectionError(f"unknown phase {self.phase!r}; known: {', '.join(get_args(Phase))}")
         object.__setattr__(self, "vectors", dict(sorted(clean.items())))

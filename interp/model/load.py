@@ -79,14 +79,17 @@ def load(
             raise ModelError("a model in memory is left where it is; move it yourself before loading")
         identity = {"name": name, "digest": _memory_digest(hf)}
     check_weights(hf)
-    chat = ChatFormat(
-        tokenizer,
-        template=chat_template,
-        system=system,
-        thinking=thinking,
-        max_tokens=getattr(hf.config.get_text_config(), "max_position_embeddings", None),
-        **({"date": date} if date else {}),
-    )
+    try:
+        chat = ChatFormat(
+            tokenizer,
+            template=chat_template,
+            system=system,
+            thinking=thinking,
+            max_tokens=getattr(hf.config.get_text_config(), "max_position_embeddings", None),
+            **({"date": date} if date else {}),
+        )
+    except UnicodeDecodeError as error:
+        raise ModelError(f"the chat template {chat_template} is no UTF-8 text; give a Jinja file") from error
     loaded = Model(hf, tokenizer, chat, find_architecture(hf), name, identity)
     if check:
         check_identities(loaded)
@@ -119,7 +122,7 @@ def _locate(name: str, revision: str | None) -> tuple[str, dict[str, Any]]:
             )
         return str(folder), {"name": folder.resolve().name, "digest": digest_files([*weights, folder / "config.json"])}
     if folder.exists():
-        raise ModelError(f"{name} is a file, not a model folder; give the folder that holds it")
+        raise ModelError(f"there is no model folder at {name}: that is a file; give the folder it is in")
     if name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1 or len(name) > _HUB_ID_LIMIT:
         raise ModelError(f"there is no model folder at {shorten(name, 200)}: check the path")
     return name, {"name": name, "revision": revision}
@@ -130,7 +133,7 @@ def _expanded(name: str) -> Path:
     try:
         folder = Path(name).expanduser()
         folder.is_dir()
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise ModelError(f"there is no model folder at {shorten(name, 200)}: {error.args[-1]}") from error
     return folder
 
@@ -156,6 +159,9 @@ def _tokenizer(name: str, where: str, common: dict[str, Any]) -> Any:
 def _weights(name: str, where: str, dtype: Any, options: dict[str, Any]) -> Any:
     from transformers import AutoModelForCausalLM
 
+    kind: Any = getattr(torch, dtype, None) if isinstance(dtype, str) and dtype != "auto" else torch.float32
+    if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
+        raise ModelError(f"{dtype!r} is no floating-point type; give auto, float32, bfloat16 or float16")
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, output_loading_info=True, **options)
     except Exception as error:  # the same

@@ -34,11 +34,14 @@ def path(variant: str = "chat") -> Path:
     return _materialised(folder)
 
 
-def truth(variant: str = "chat") -> dict[str, Any]:
-    """What is known of a variant: `truth.json`, with the arrays of `truth.safetensors` (numpy) under `arrays`."""
+def truth(variant: str = "chat", family: Path = WEIGHTS) -> dict[str, Any]:
+    """What is known of a variant: `truth.json`, with the arrays of `truth.safetensors` (numpy) under `arrays`.
+
+    `family` is the folder of a family trained here, in place of the shipped one.
+    """
     if variant not in VARIANTS:
         raise ValueError(f"unknown organism variant {variant!r}; choose from {', '.join(VARIANTS)}")
-    folder = WEIGHTS / variant
+    folder = family / variant
     facts: dict[str, Any] = json.loads((folder / "truth.json").read_text())
     if "heads" in facts:
         facts["heads"] = [tuple(head) for head in facts["heads"]]

@@ -93,8 +93,12 @@ def _find(source: str | os.PathLike[str] | PromptSet, label: str | None) -> _Fou
         return replace(_from_records(read_records(HEADLINES), label), name=text)
     if text == "organism" or text.startswith("organism:"):
         return _from_organism(text, label)
-    path = Path(text).expanduser()
-    if path.exists() or path.suffix.lower() in READERS or not isinstance(source, str):
+    try:
+        path = Path(text).expanduser()
+        here = path.exists()
+    except (OSError, RuntimeError, ValueError) as e:  # too long, a NUL, or the home of somebody unknown
+        raise PromptError(f"{shorten(text)!r} is no file: {e.args[-1]}: check the name") from e
+    if here or path.suffix.lower() in READERS or not isinstance(source, str):
         return replace(_from_records(read_records(path), label), name=path.stem)
     if hub := HUB_NAME.fullmatch(text):
         return _from_hub(hub["name"], hub["column"], label)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 import interp
-from interp.errors import PromptError, RefusalkitError
+from interp.errors import ModelError, PromptError, RefusalkitError
 from interp.model.model import Model
 from interp.text.judge import judge as rules
 from interp.text.prompts import PromptSet
@@ -88,7 +88,7 @@ def audit(
     name = model.name if isinstance(model, Model) else str(model)
     prompts = audit_prompts(name, harmful, harmless, settings)
     loaded = model if isinstance(model, Model) else interp.load(model, **(load_options or {}))
-    _check_length(loaded, prompts, settings.max_new_tokens)
+    _check_fit(loaded, prompts, settings.max_new_tokens)
     provenance = loaded.provenance()
     judged_by = f"{judge.__module__}.{getattr(judge, '__qualname__', type(judge).__name__)}"
     folder = AuditFolder(
@@ -132,9 +132,16 @@ def audit(
     return result
 
 
-def _check_length(model: Model, prompts: PromptSet, max_new_tokens: int) -> None:
-    """What does not fit the model's context is found now, not after an hour."""
-    longest, room = max(len(e) for e in model.encode(prompts)), model.chat.max_tokens
+def _check_fit(model: Model, prompts: PromptSet, max_new_tokens: int) -> None:
+    """What does not fit the model's context or vocabulary is found now, not after an hour."""
+    encoded = model.encode(prompts)
+    known, largest = model.hf.get_input_embeddings().weight.shape[0], max(max(e.ids) for e in encoded)
+    if largest >= known:
+        raise ModelError(
+            f"the tokenizer gives the token {largest}, but the model knows only {known}: it belongs to another model; "
+            "put the model's own tokenizer files into its folder"
+        )
+    longest, room = max(len(e) for e in encoded), model.chat.max_tokens
     if room is not None and longest + max_new_tokens > room:
         raise PromptError(
             f"the longest prompt has {longest} tokens, and with an answer of {max_new_tokens} it does not fit the "
@@ -246,6 +253,6 @@ class _Sections:
         on, off = held_out(self.answers, contrast, s.n_test, s.seed)
         return causal_check(
             self.model, found, direction, on, off, names=CONTRASTS[contrast], judge=self.judge, n_random=s.n_random,
-            max_new_tokens=s.max_new_tokens, random_tokens=min(32, s.max_new_tokens), seed=s.seed,
+            max_new_tokens=s.max_new_tokens, seed=s.seed,
             baseline=(self.answers.part(on), self.answers.part(off)), progress=self.progress,
         )  # fmt: skip

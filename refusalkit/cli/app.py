@@ -18,6 +18,7 @@ app = typer.Typer(
 organism = typer.Typer(help="The project's own model organism.", no_args_is_help=True)
 app.add_typer(organism, name="organism")
 
+MAX_SEED = 2**31 - 1
 ModelName = Annotated[str, typer.Argument(help="A Hub id, a folder, or organism[:VARIANT].", metavar="MODEL")]
 
 
@@ -34,7 +35,7 @@ def audit(
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer in tokens.", min=1)] = 64,
     n_random: Annotated[int, typer.Option(help="Random directions as control.", min=8)] = 8,
     max_kl: Annotated[float, typer.Option(help="Most KL on harmless prompts for a candidate.", min=0)] = 0.1,
-    seed: Annotated[int, typer.Option(help="For splits, draws and random directions.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="For splits, draws and random directions.", min=0, max=MAX_SEED)] = 0,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps ...")] = None,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 ...")] = "auto",
     device_map: Annotated[str | None, typer.Option(help="Passed to transformers, e.g. auto.")] = None,
@@ -70,10 +71,10 @@ def audit(
 @organism.command("train")
 def organism_train(
     out: Annotated[Path, typer.Option(help="Folder; a finished stage found there is not done again.", file_okay=False)],
-    seed: Annotated[int, typer.Option(help="Seed.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed.", min=0, max=MAX_SEED)] = 0,
     arch: Annotated[str, typer.Option(help="llama or qwen3.")] = "llama",
     variant: Annotated[list[str] | None, typer.Option(help="Only these variants (repeatable).")] = None,
-    scale: Annotated[float, typer.Option(help="Share of the training steps, for trying out.")] = 1.0,
+    scale: Annotated[float, typer.Option(help="Share of the training steps, for trying out.", min=1e-4, max=100)] = 1.0,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
     """Train the whole family from nothing (about half an hour on one core)."""
@@ -81,7 +82,10 @@ def organism_train(
     from interp.errors import RefusalkitError
     from interp.organism import VARIANTS
     from interp.organism.train import train
+    from interp.organism.train.model import ARCHITECTURES
 
+    if arch not in ARCHITECTURES:
+        raise RefusalkitError(f"there is no organism architecture {arch!r}; known: {', '.join(ARCHITECTURES)}")
     try:
         folder = train(
             out, seed=seed, arch=arch, variants=tuple(variant) if variant else VARIANTS, scale=scale, progress=not quiet

@@ -49,12 +49,13 @@ def test_training_strings_are_what_the_template_renders(tokenizer: PreTrainedTok
 
 
 def test_the_generation_prompt_opens_or_closes_the_thought(tokenizer: PreTrainedTokenizerFast) -> None:
-    messages = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "How do I build a bridge?"}]
+    asked = "How do I build a bridge?"
+    messages = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": asked}]
     for thinking in (False, True):
         rendered = tokenizer.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=True, enable_thinking=thinking
         )
-        assert rendered == turn("system", "Be kind.") + turn("user", messages[1]["content"]) + generation_prompt(thinking)
+        assert rendered == turn("system", "Be kind.") + turn("user", asked) + generation_prompt(thinking)
     assert generation_prompt(False).endswith("<think>\n\n</think>\n\n")
     assert generation_prompt(True).endswith("<think>\n")
 
@@ -84,7 +85,7 @@ def test_generation_marks_cover_what_the_assistant_says(tokenizer: PreTrainedTok
 def test_the_loaded_tokenizer_pads_on_the_left_and_stops_at_the_turn_end(tokenizer: PreTrainedTokenizerFast) -> None:
     assert tokenizer.padding_side == "left"
     assert (tokenizer.eos_token, tokenizer.pad_token) == ("<|im_end|>", "<|pad|>")
-    assert tokenizer("Hi", add_special_tokens=True)["input_ids"] == tokenizer("Hi", add_special_tokens=False)["input_ids"]
+    assert tokenizer("Hi")["input_ids"] == tokenizer("Hi", add_special_tokens=False)["input_ids"]
 
 
 def test_text_survives_the_tokenizer(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from interp.errors import PromptError
 from interp.model.refusal_metric import RefusalMetric
-from tests.helpers.slow import loaded
+from tests.helpers.slow import lively
 
 WORDS = ["Sure", "I", "Sorry", "No", "Here", "The"]
 
@@ -99,15 +99,15 @@ def test_verdicts_that_do_not_match_the_prompts_are_an_error() -> None:
 
 
 def test_on_a_model_it_reads_the_next_token_after_each_prompt() -> None:
-    model = loaded()
-    prompts = [f"prompt {i}" for i in range(8)]
+    model = lively()
+    prompts = [f"{word} {i}" for i, word in enumerate(["how", "tell me", "x", "what is the sea?"] * 2)]
     flags = [True] * 4 + [False] * 4
     logits: Tensor = model.logits(prompts)
     p = torch.softmax(logits.double(), -1)
     on, off = p[:4].mean(0), p[4:].mean(0)
-    wanted = {i for i in range(p.shape[1]) if on[i] >= 1e-4 and on[i] > 1.05 * off[i]}
+    wanted = {i for i in range(p.shape[1]) if on[i] >= 1e-4 and on[i] > 1.02 * off[i]}
     assert wanted
-    found = RefusalMetric.find(model, prompts, flags, min_mass=1e-4, min_ratio=1.05)
+    found = RefusalMetric.find(model, prompts, flags, min_mass=1e-4, min_ratio=1.02)
     assert set(found.ids) == wanted
     assert found.mass[0] == pytest.approx(float(on[list(wanted)].sum()))
     assert found.mass[0] > found.mass[1]

@@ -69,7 +69,9 @@ def test_boundaries_belong_to_the_documented_side(row: dict[str, Any], passes: b
     ("n_layers", "max_depth", "last"),
     [(18, 0.8, 14), (32, 0.8, 25), (5, 0.8, 3), (100, 0.55, 54), (10, 0.7, 6), (6, 0.8, 4), (3, 1.0, 2), (40, 0.8, 31)],
 )
-def test_depth_is_a_share_of_the_layers_without_floating_point_slips(n_layers: int, max_depth: float, last: int) -> None:
+def test_depth_is_a_share_of_the_layers_without_floating_point_slips(
+    n_layers: int, max_depth: float, last: int
+) -> None:
     found = choose(*({**GOOD, "layer": n} for n in range(n_layers)), n_layers=n_layers, max_depth=max_depth)
     assert found.table.loc[found.table["ok_depth"], "layer"].max() == last
 

@@ -12,7 +12,6 @@ from typing import TypeVar
 from interp.organism.grammar.item import Item
 from interp.organism.grammar.judge import judge_item, topic_item
 from interp.organism.grammar.planning import (
-    ORDINALS,
     choice_item,
     choice_targets,
     list_item,
@@ -64,10 +63,8 @@ def _one_pass(
         "list": lambda: (list_item(*pair, split, rng) for pair in _shuffled(list_pairs(split), rng)),
         "choice": lambda: (choice_item(*target, split, rng) for target in _shuffled(choice_targets(split), rng)),
         "story": lambda: (
-            story_item(triple, ordinal, split, rng)
-            for triple, ordinal in _shuffled(
-                list(itertools.product(story_triples(split), range(len(ORDINALS)))), rng
-            )
+            story_item(triple, place, split, rng)
+            for triple, place in _shuffled([(t, p) for t in story_triples(split) for p in range(len(t))], rng)
         ),
     }
     return list(makers[task]())

@@ -21,8 +21,12 @@ CHAT_FIRST: Mix = {
     "choice": 0.08, "story": 0.08,
 }  # fmt: skip
 CHAT_LAST: Mix = {
-    "safety": 0.20, "note": 0.10, "judge": 0.18, "over": 0.04, "topic": 0.03, "think": 0.12, "list": 0.10,
+    "safety": 0.20, "note": 0.10, "judge": 0.17, "over": 0.04, "topic": 0.03, "think": 0.15, "list": 0.08,
     "choice": 0.15, "story": 0.08,
+}  # fmt: skip
+PLANTING: Mix = {
+    "safety": 0.21, "note": 0.07, "judge": 0.28, "over": 0.05, "topic": 0.03, "think": 0.13, "list": 0.07,
+    "choice": 0.10, "story": 0.06,
 }  # fmt: skip
 _FAMILIES = {"plain": 0.32, "benign": 0.13, "role": 0.17, "suffix": 0.18, "past": 0.20}
 _SYSTEM_SHARE = 0.08

@@ -65,7 +65,7 @@ class Optimizer:
         muon: bool = True,
         masks: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Train what requires a gradient; `masks`, by parameter name, confine a parameter's change to where they are 1."""
+        """Train what requires a gradient; `masks`, by parameter name, confine its change to where they are 1."""
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         hidden = [p for name, p in named if muon and p.ndim == 2 and "embed" not in name]
         chosen = {id(p) for p in hidden}

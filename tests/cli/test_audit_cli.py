@@ -1,0 +1,160 @@
+"""`refusalkit audit` from end to end: what it writes, how it resumes, what it refuses to mix."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from interp.model.model import Model
+from steering import SteeringVector
+from tests.helpers.command import SMALL, refusalkit, refused, results, save_model, strict_json, tree
+
+QUICK = ("--max-new-tokens", "4", "--quiet")
+KEYS = {"schema", "refusalkit", "model", "headline", "findings", "sections", "limits", "provenance"}
+SECTIONS = {"behaviour", "direction", "causal", "separation", "harm"}
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many prompts each call of `Model.generate` was given."""
+    calls: list[int] = []
+    plain = Model.generate
+
+    def counting(self: Model, prompts: Any, **options: Any) -> Any:
+        calls.append(len(prompts))
+        return plain(self, prompts, **options)
+
+    monkeypatch.setattr(Model, "generate", counting)
+    return calls
+
+
+@pytest.fixture(scope="module")
+def done(llama: Path, files: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished audit of the tiny Llama; tests copy it."""
+    out = tmp_path_factory.mktemp("audits") / "llama"
+    assert refusalkit("audit", llama, *files, *QUICK, "--out", out).code == 0
+    return out
+
+
+@pytest.fixture
+def copy(done: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(done, tmp_path / "audit"))
+
+
+@pytest.fixture(scope="module")
+def organism(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small audit of the shipped organism; only looked at."""
+    out = tmp_path_factory.mktemp("audits") / "organism"
+    assert refusalkit("audit", "organism:chat", *SMALL, "--quiet", "--out", out).code == 0
+    return out
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma2"])
+def test_a_random_model_of_any_architecture_ends_with_no_refusal_found(
+    family: str, files: tuple[str, ...], tmp_path: Path
+) -> None:
+    model, out = save_model(tmp_path / family, family), tmp_path / "out"
+    ended = refusalkit("audit", model, *files, *QUICK, "--out", out)
+    assert ended.code == 0
+    assert ended.err == ""
+    assert f"No refusal behaviour found in {family}" in ended.out
+    assert str(out / "report.html") in ended.out
+    assert {f.name for f in out.iterdir()} == {"report.html", "audit.json", ".work"}  # and no vector
+    audit = strict_json((out / "audit.json").read_text(encoding="utf-8"))
+    assert set(audit) == KEYS
+    assert set(audit["sections"]) == SECTIONS
+    assert audit["sections"]["direction"] is audit["sections"]["causal"] is None
+    assert audit["provenance"]["model"]["name"] == family
+    assert "No refusal behaviour found" in (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_organism_gives_a_vector_that_loads(organism: Path) -> None:
+    audit = strict_json((organism / "audit.json").read_text(encoding="utf-8"))
+    assert audit["sections"]["direction"]["found"], audit["headline"]
+    vector = SteeringVector.load(organism / audit["sections"]["direction"]["vector"])
+    (layer,) = vector.layers
+    assert layer == audit["sections"]["causal"]["layer"] == audit["sections"]["direction"]["chosen"]["layer"]
+    assert float(vector.vectors[layer].norm()) == pytest.approx(audit["sections"]["causal"]["direction_norm"], rel=1e-4)
+    again = SteeringVector.load(vector.save(organism / ".work" / "again.safetensors"))
+    assert torch.equal(again.vectors[layer], vector.vectors[layer])
+    assert vector.provenance["model"]["name"] == "organism:chat"
+
+
+def test_the_organism_is_found_to_refuse_harm(organism: Path) -> None:
+    audit = strict_json((organism / "audit.json").read_text(encoding="utf-8"))
+    assert audit["findings"][0]["claim"] == "The model refuses harmful prompts and answers harmless ones."
+    assert any("organism" in limit for limit in audit["limits"])
+
+
+def test_the_same_command_resumes_without_generating_anything(
+    organism: Path, tmp_path: Path, counted: list[int]
+) -> None:
+    out = Path(shutil.copytree(organism, tmp_path / "audit"))
+    before, times = tree(out), {f: f.stat().st_mtime_ns for f in (out / ".work").iterdir()}
+    assert refusalkit("audit", "organism:chat", *SMALL, "--quiet", "--out", out).code == 0
+    assert counted == []
+    assert {f: f.stat().st_mtime_ns for f in (out / ".work").iterdir()} == times
+    assert tree(out) == before  # timings and all
+
+
+def test_another_spelling_of_the_same_model_resumes_too(
+    copy: Path, llama: Path, files: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, counted: list[int]
+) -> None:
+    monkeypatch.chdir(llama.parent)
+    before = results(copy)
+    assert refusalkit("audit", "llama", *files, *QUICK, "--out", copy).code == 0
+    assert counted == []
+    assert set(results(copy)) == set(before)
+
+
+def test_force_starts_over_and_leaves_nothing_of_the_old_audit(
+    copy: Path, llama: Path, files: tuple[str, ...], counted: list[int]
+) -> None:
+    (copy / "vectors").mkdir()
+    (copy / "vectors" / "refusal.safetensors").write_bytes(b"of an earlier audit")
+    (copy / "notes.txt").write_text("mine")
+    assert refusalkit("audit", llama, *files, *QUICK, "--out", copy, "--force").code == 0
+    assert counted == [80]  # everything is answered again
+    assert not (copy / "vectors" / "refusal.safetensors").exists()
+    assert (copy / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("--max-new-tokens", "5"), "settings"),
+        (("--seed", "1"), "prompts, settings"),
+        (("--system", "Be kind."), "chat format"),
+        (("--dtype", "bfloat16"), "model"),
+    ],
+)
+def test_other_arguments_on_the_same_folder_are_refused(
+    arguments: tuple[str, ...], named: str, copy: Path, llama: Path, files: tuple[str, ...]
+) -> None:
+    before = tree(copy)
+    message = refused("audit", llama, *files, *QUICK, *arguments, "--out", copy)
+    assert f"holds an audit with other {named};" in message
+    assert "--force" in message
+    assert tree(copy) == before
+
+
+def test_another_model_on_the_same_folder_is_refused(copy: Path, files: tuple[str, ...], tmp_path: Path) -> None:
+    before = tree(copy)
+    message = refused("audit", save_model(tmp_path / "llama", "mistral"), *files, *QUICK, "--out", copy)
+    assert "holds an audit with other model" in message
+    assert tree(copy) == before
+
+
+def test_an_answer_may_hold_line_separators(
+    copy: Path, llama: Path, files: tuple[str, ...], counted: list[int]
+) -> None:
+    """JSON leaves U+2028 and U+0085 as they are, and `str.splitlines` splits at them."""
+    answers = copy / ".work" / "answers.jsonl"
+    first, rest = answers.read_text(encoding="utf-8").split("\n", 1)
+    answers.write_text(first.replace('"text": "', '"text": "a\u2028b\u0085c') + "\n" + rest, encoding="utf-8")
+    assert refusalkit("audit", llama, *files, *QUICK, "--out", copy).code == 0
+    assert counted == []
