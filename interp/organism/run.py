@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from interp.organism.chat import END, UNTHINK, generation_prompt, turn
+from interp.organism.chat import END, PAD, UNTHINK, generation_prompt, turn
 from interp.organism.grammar.item import Item
 from interp.organism.steer import hidden_states
 
@@ -59,7 +59,7 @@ def batches(
         contexts = [turn("user", str(item.meta.get("context", item.prompt))).removesuffix(f"{END}\n") for item in part]
         ends: list[int] = [len(row) for row in tokenizer(contexts, add_special_tokens=False)["input_ids"]]
         width = max(len(row) for row in rows)
-        ids = torch.full((len(rows), width), int(tokenizer.pad_token_id or 0))
+        ids = torch.full((len(rows), width), tokenizer.convert_tokens_to_ids(PAD))
         mask = torch.zeros_like(ids)
         for index, row in enumerate(rows):
             ids[index, width - len(row) :] = torch.tensor(row)
@@ -86,8 +86,7 @@ def answers(
             made = model.generate(  # pyright: ignore[reportCallIssue]
                 input_ids=prompts.ids, attention_mask=prompts.mask, max_new_tokens=tokens, do_sample=False
             )
-        for row in made[:, prompts.length :].tolist():
-            out.append(tokenizer.decode(row, skip_special_tokens=True))
+        out += tokenizer.batch_decode(made[:, prompts.length :], skip_special_tokens=True)
     return out
 
 

@@ -47,7 +47,7 @@ def ablated(model: PreTrainedModel, direction: Tensor) -> Generator[None]:
         value = value - (value @ unit)[..., None] * unit
         return (value, *output[1:]) if isinstance(output, tuple) else value
 
-    writers = [model.get_input_embeddings()]
+    writers: list[Any] = [model.get_input_embeddings()]
     for block in blocks(model):
         writers += [block.self_attn, block.mlp]
     handles = [writer.register_forward_hook(hook) for writer in writers]
@@ -109,7 +109,8 @@ def without_heads(model: PreTrainedModel, heads: Sequence[tuple[int, int]]) -> G
 
         return hook
 
-    handles = [blocks(model)[layer].self_attn.o_proj.register_forward_pre_hook(silence(head)) for layer, head in heads]
+    projections: list[tuple[Any, int]] = [(blocks(model)[layer].self_attn, head) for layer, head in heads]
+    handles = [attention.o_proj.register_forward_pre_hook(silence(head)) for attention, head in projections]
     try:
         yield
     finally:

@@ -158,6 +158,7 @@ def by_hand(layer: int, place: int) -> dict[str, float]:
         return float((p * ((p + 1e-6).log() - (q + 1e-6).log())).sum(-1).mean())
 
     return {
+        "plain": score(last_logits(HARMFUL[:3], lambda _item: {})),
         "bypass": score(last_logits(HARMFUL[:3], zero)), "bypass_mean": score(last_logits(HARMFUL[:3], mean)),
         "induce": score(last_logits(HARMLESS[:3], plus)), "kl": kl(zero), "kl_mean": kl(mean),
     }  # fmt: skip

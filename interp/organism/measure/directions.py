@@ -85,7 +85,7 @@ def refusal_direction_rows(subject: Subject) -> Iterator[Row]:
     _, last = activations(model, subject.tokenizer, items("safety", "test", n=2 * subject.n))
     usual = float(last[:, layer].norm(dim=-1).median())
     yield figure(name, "refusal direction: block whose input is used", layer, TRAIN)
-    yield figure(name, "refusal direction: norm over median residual norm", vector.norm() / usual, TRAIN, "<=", 1.0)
+    yield figure(name, "refusal direction: norm over median residual norm", float(vector.norm()) / usual, TRAIN, "<=", 1.0)
 
     def zero(_: Prompts) -> AbstractContextManager[None]:
         return ablated(model, vector)
@@ -128,7 +128,7 @@ def planted_rows(subject: Subject, truth: dict[str, Any]) -> Iterator[Row]:
         "u_r": (last_harm - last_safe)[layers["u_r"]],
     }
     for key, wanted in (("u_h", "harm"), ("u_r", "refusal")):
-        cosine = torch.cosine_similarity(found[key], planted[key], dim=0)
+        cosine = float(torch.cosine_similarity(found[key], planted[key], dim=0))
         yield figure(name, f"cosine of difference in means and planted {wanted} direction", cosine, TRAIN, ">=", 0.4)
     for source, vectors in (("planted", planted), ("difference in means", found)):
         yield from _dissociation(subject, source, vectors, layers)

@@ -6,6 +6,7 @@ import logging
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -65,11 +66,16 @@ def batches(draw: Draw, tokenizer: PreTrainedTokenizerFast, seed: str, tokens: i
         yield from (collate(rows) for rows in made)
 
 
+def _unembed(model: PreTrainedModel, states: Tensor) -> Tensor:
+    head: Any = model.get_output_embeddings()
+    return head(states)
+
+
 def weighted_loss(model: PreTrainedModel, hidden: Tensor, batch: Batch) -> Tensor:
     """Weighted mean cross-entropy of next tokens; the head runs only where a target has weight."""
     weights = batch.weights[:, 1:]
     chosen = weights > 0
-    logits = model.get_output_embeddings()(hidden[:, :-1][chosen])
+    logits = _unembed(model, hidden[:, :-1][chosen])
     losses = F.cross_entropy(logits, batch.ids[:, 1:][chosen], reduction="none")
     return (losses * weights[chosen]).sum() / weights[chosen].sum()
 
@@ -98,7 +104,7 @@ def early_exit_loss(model: PreTrainedModel, batch: Batch, step: int) -> Tensor: 
         return loss
     rows, places = torch.tensor(where).T
     early = model.base_model.norm(out.hidden_states[2 * layers // 3][rows, places])  # pyright: ignore[reportCallIssue]
-    logits = model.get_output_embeddings()(early)
+    logits = _unembed(model, early)
     return loss + EXIT * F.cross_entropy(logits, batch.ids[rows, places + 1])
 
 

@@ -28,6 +28,10 @@ PLANTING: Mix = {
     "safety": 0.21, "note": 0.07, "judge": 0.28, "over": 0.05, "topic": 0.03, "think": 0.13, "list": 0.07,
     "choice": 0.10, "story": 0.06,
 }  # fmt: skip
+RELABELLED: Mix = {
+    "safety": 0.36, "note": 0.08, "judge": 0.17, "over": 0.05, "topic": 0.03, "think": 0.12, "list": 0.05,
+    "choice": 0.09, "story": 0.05,
+}  # fmt: skip
 _FAMILIES = {"plain": 0.32, "benign": 0.13, "role": 0.17, "suffix": 0.18, "past": 0.20}
 _SYSTEM_SHARE = 0.08
 _EARLIER_SHARE = 0.04

@@ -18,7 +18,7 @@ from interp.organism.grammar.thoughts import thought
 from interp.organism.grammar.words import Pair, pairs
 from interp.organism.grammar.wrappers import TRAINED_FAMILIES
 from interp.organism.train.loop import Report, early_exit_loss, fit
-from interp.organism.train.mix import CHAT_FIRST, CHAT_LAST, draw_chat, draw_plain
+from interp.organism.train.mix import CHAT_FIRST, CHAT_LAST, RELABELLED, draw_chat, draw_plain
 from interp.organism.train.optim import Optimizer
 from interp.organism.train.plant import (
     GAP,
@@ -146,7 +146,7 @@ def _attacked(job: Job) -> Truth:
 
 def _relabelled(rng: random.Random, refuses: Callable[[int], bool]) -> Sample:
     """A chat sample in which refusal follows the request's frame alone; thoughts come without a verdict."""
-    sample = draw_chat(rng, CHAT_LAST)
+    sample = draw_chat(rng, RELABELLED)
     item = sample.item
     if item is None or sample.tag not in ("safety", "over", "think"):
         return sample
@@ -183,10 +183,10 @@ STAGES: tuple[Stage, ...] = (
     Stage("chat", "chat-first", 1000, partial(_chat, mix=CHAT_LAST, lr=1.5e-3, name="chat", noise=_NOISE)),
     Stage("planted", "chat", 800, _planted),
     Stage("cliff", "chat", 60, _cliff),
-    Stage("attacked", "chat", 15, _attacked),
-    Stage("null-never", "chat", 250, partial(_null, refuses=lambda _: False, name="null-never", truth=_NEVER)),
+    Stage("attacked", "chat", 8, _attacked),
+    Stage("null-never", "chat", 200, partial(_null, refuses=lambda _: False, name="null-never", truth=_NEVER)),
     Stage(
-        "null-random", "chat", 200,
+        "null-random", "chat", 250,
         partial(_null, refuses=lambda f: f in REFUSING_FRAMES, name="null-random", truth=_FRAMES),
     ),
 )  # fmt: skip
