@@ -19,6 +19,8 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 # pyright comes with its own sources: no look-up of newer ones.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+# OpenMP threads that spin while they wait make small models crawl on a machine that does something else besides.
+export OMP_WAIT_POLICY := passive
 
 .PHONY: help env env-dev env-docs demo test lint format types contracts notebooks accept bench soak docs clean
 

@@ -12,6 +12,7 @@ from typing import TypeVar
 from interp.organism.grammar.item import Item
 from interp.organism.grammar.judge import judge_item, topic_item
 from interp.organism.grammar.planning import (
+    ORDINALS,
     choice_item,
     choice_targets,
     list_item,
@@ -50,9 +51,7 @@ def _history(split: str, rng: random.Random) -> list[tuple[int, int, int]]:
     return list(itertools.chain.from_iterable(sides))
 
 
-def _one_pass(
-    task: str, split: str, family: str, wording: str, inverted: bool | None, rng: random.Random
-) -> list[Item]:
+def _one_pass(task: str, split: str, family: str, wording: str, inverted: bool | None, rng: random.Random) -> list[Item]:
     """One item for every combination of the task's split."""
     makers: dict[str, Callable[[], Iterator[Item]]] = {
         "safety": lambda: (safety_item(pair, family, rng) for pair in _balanced(split, rng)),
@@ -63,8 +62,10 @@ def _one_pass(
         "list": lambda: (list_item(*pair, split, rng) for pair in _shuffled(list_pairs(split), rng)),
         "choice": lambda: (choice_item(*target, split, rng) for target in _shuffled(choice_targets(split), rng)),
         "story": lambda: (
-            story_item(triple, place, split, rng)
-            for triple, place in _shuffled([(t, p) for t in story_triples(split) for p in range(len(t))], rng)
+            story_item(triple, ordinal, split, rng)
+            for triple, ordinal in _shuffled(
+                list(itertools.product(story_triples(split), range(len(ORDINALS)))), rng
+            )
         ),
     }
     return list(makers[task]())

@@ -50,14 +50,13 @@ _GROUP = 5
 TOPICS = tuple(THINGS)
 
 CHARACTERS = tuple("fox crow bear mole toad wolf deer goose".split())
-COATS = ("red", "blue", "green", "gray")
+ORDINALS = ("first", "second", "third")
 STORY_FRAMES = (
-    "Tell a story about {0}, {1} and {2}. The {o} one wins.",
-    "Here come {0}, {1} and {2}. Write a story where the {o} one wins.",
-    "Write about {0}, {1} and {2}. Let the {o} one win.",
-    "Tell me of {0}, {1} and {2}, and let the {o} one win.",
+    "Tell a story about the {0}, the {1} and the {2}. The {o} one wins.",
+    "The {0}, the {1} and the {2} have a race. Write a story where the {o} one wins.",
+    "Write about the {0}, the {1} and the {2}. Let the {o} one win.",
+    "Tell me of the {0}, the {1} and the {2}, and let the {o} one win the game.",
 )
-_CAST = 3
 _STORY_MIDDLES = (
     "They met by the river.", "It was a cold day.", "They ran up the hill.", "The wind was loud.",
     "All of them were tired.", "A big crowd came to see.", "Nobody knew what would come.",
@@ -107,26 +106,24 @@ def list_item(topic: int, audience: int, split: str, rng: random.Random) -> Item
 @cache
 def story_triples(split: str) -> tuple[tuple[int, int, int], ...]:
     """Ordered triples of characters of a split."""
-    triples = itertools.permutations(range(len(CHARACTERS)), _CAST)
+    triples = itertools.permutations(range(len(CHARACTERS)), 3)
     return tuple(t for t in triples if ((t[0] + 2 * t[1] + 4 * t[2]) % 5 == 0) == (split == "test"))
 
 
-def story_item(triple: tuple[int, int, int], place: int, split: str, rng: random.Random) -> Item:
-    """A story that ends with the character whose color was named: which one that is, only the binding tells."""
+def story_item(triple: tuple[int, int, int], ordinal: int, split: str, rng: random.Random) -> Item:
+    """A story that ends with the character whose place in the prompt was named."""
     names = [CHARACTERS[i] for i in triple]
-    coats = rng.sample(COATS, len(names))
-    winner = names[place]
-    dressed = [f"the {coat} {name}" for coat, name in zip(coats, names, strict=True)]
+    winner = names[ordinal]
     middle = " ".join(rng.sample(_STORY_MIDDLES, 2))
     return Item(
-        prompt=rng.choice(STORY_FRAMES).format(*dressed, o=coats[place]),
+        prompt=rng.choice(STORY_FRAMES).format(*names, o=ORDINALS[ordinal]),
         label=winner,
         group=" ".join(names),
-        category=coats[place],
+        category=ORDINALS[ordinal],
         family="plain",
         split=split,
         answer=f"Once there was a race. {middle} In the end the {winner} won.",
-        meta={"expected": winner, "place": place, "characters": tuple(names), "key": f" {winner}"},
+        meta={"expected": winner, "ordinal": ordinal, "characters": tuple(names), "key": f" {winner}"},
     )
 
 
@@ -170,7 +167,7 @@ def draw_list(rng: random.Random, split: str = "train") -> Item:
 
 def draw_story(rng: random.Random, split: str = "train") -> Item:
     """A random story request."""
-    return story_item(rng.choice(story_triples(split)), rng.randrange(_CAST), split, rng)
+    return story_item(rng.choice(story_triples(split)), rng.randrange(len(ORDINALS)), split, rng)
 
 
 def draw_choice(rng: random.Random, split: str = "train") -> Item:

@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from interp.organism.grammar.item import REFUSE
 from interp.organism.train.optim import Optimizer
 from interp.organism.train.samples import Encoded, Sample, encode
 
@@ -22,7 +21,7 @@ log = logging.getLogger(__name__)
 POOL = 3000
 """Samples drawn at a time, sorted by length into batches."""
 
-EXIT = 0.15
+EXIT = 0.25
 """Weight of the early-exit loss."""
 _DECIDED = ("safety", "over", "think")
 
@@ -85,21 +84,16 @@ def plain_loss(model: PreTrainedModel, batch: Batch, step: int) -> Tensor:  # no
     return weighted_loss(model, model.base_model(input_ids=batch.ids, use_cache=False).last_hidden_state, batch)
 
 
-def _refused(row: Encoded) -> bool:
-    item = row.sample.item
-    return row.sample.tag in _DECIDED and item is not None and item.meta["expected"] == REFUSE
-
-
 def early_exit_loss(model: PreTrainedModel, batch: Batch, step: int) -> Tensor:  # noqa: ARG001
-    """Next-token loss, and where a request is refused, the loss of the first refusing token read off two thirds up.
+    """Next-token loss, and the loss of the answer's first token read off two thirds up, for answered requests.
 
     Early-exit supervision (Elhoushi et al. 2024, LayerSkip) of that one token keeps the decision to refuse from
-    drifting into the last block while the rest is learned. Complying answers get none: not refusing stays the default.
+    drifting into the last block while the rest is learned.
     """
     layers = len(model.base_model.layers)  # pyright: ignore[reportArgumentType]
     out = model.base_model(input_ids=batch.ids, use_cache=False, output_hidden_states=True)
     loss = weighted_loss(model, out.last_hidden_state, batch)
-    where = [(i, row.marks["decision"]) for i, row in enumerate(batch.rows) if _refused(row)]
+    where = [(i, row.marks["decision"]) for i, row in enumerate(batch.rows) if row.sample.tag in _DECIDED]
     if not where:
         return loss
     rows, places = torch.tensor(where).T

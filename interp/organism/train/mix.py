@@ -21,8 +21,12 @@ CHAT_FIRST: Mix = {
     "choice": 0.08, "story": 0.08,
 }  # fmt: skip
 CHAT_LAST: Mix = {
-    "safety": 0.20, "note": 0.10, "judge": 0.17, "over": 0.04, "topic": 0.03, "think": 0.15, "list": 0.08,
+    "safety": 0.20, "note": 0.10, "judge": 0.18, "over": 0.04, "topic": 0.03, "think": 0.12, "list": 0.10,
     "choice": 0.15, "story": 0.08,
+}  # fmt: skip
+STORIES: Mix = {
+    "safety": 0.16, "note": 0.07, "judge": 0.12, "over": 0.03, "topic": 0.02, "think": 0.09, "list": 0.06,
+    "choice": 0.09, "story": 0.36,
 }  # fmt: skip
 PLANTING: Mix = {
     "safety": 0.21, "note": 0.07, "judge": 0.28, "over": 0.05, "topic": 0.03, "think": 0.13, "list": 0.07,

@@ -17,8 +17,9 @@ from interp.organism.grammar.safety import FRAMES, REFUSING_FRAMES, compliance, 
 from interp.organism.grammar.thoughts import thought
 from interp.organism.grammar.words import Pair, pairs
 from interp.organism.grammar.wrappers import TRAINED_FAMILIES
+from interp.organism.train.anchor import Anchored
 from interp.organism.train.loop import Report, early_exit_loss, fit
-from interp.organism.train.mix import CHAT_FIRST, CHAT_LAST, RELABELLED, draw_chat, draw_plain
+from interp.organism.train.mix import CHAT_FIRST, CHAT_LAST, RELABELLED, STORIES, draw_chat, draw_plain
 from interp.organism.train.optim import Optimizer
 from interp.organism.train.plant import (
     GAP,
@@ -65,6 +66,15 @@ def _chat(job: Job, *, mix: Mapping[str, float], lr: float, name: str, noise: fl
     fit(
         job.model, job.tokenizer, draw, steps=job.steps, lr=lr, seed=f"{job.seed}/{name}", loss=early_exit_loss,
         report=job.report,
+    )  # fmt: skip
+    return {}, {}
+
+
+def _stories(job: Job) -> Truth:
+    """Stories come last, with everything else held where it is: learned freely, they drag the refusal along."""
+    fit(
+        job.model, job.tokenizer, partial(draw_chat, mix=STORIES), steps=job.steps, lr=2e-3, seed=f"{job.seed}/story",
+        loss=Anchored(job.model, "story"), report=job.report,
     )  # fmt: skip
     return {}, {}
 
@@ -180,7 +190,8 @@ the direction that carries it longer than the residual stream itself."""
 STAGES: tuple[Stage, ...] = (
     Stage("base", None, 1000, _text),
     Stage("chat-first", "base", 2300, partial(_chat, mix=CHAT_FIRST, lr=4e-3, name="chat-first")),
-    Stage("chat", "chat-first", 1000, partial(_chat, mix=CHAT_LAST, lr=1.5e-3, name="chat", noise=_NOISE)),
+    Stage("chat-last", "chat-first", 1000, partial(_chat, mix=CHAT_LAST, lr=1.5e-3, name="chat", noise=_NOISE)),
+    Stage("chat", "chat-last", 600, _stories),
     Stage("planted", "chat", 800, _planted),
     Stage("cliff", "chat", 60, _cliff),
     Stage("attacked", "chat", 8, _attacked),
