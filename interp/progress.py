@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 
 
 @contextlib.contextmanager
-def progress_bar(what: str, total: int, show: bool) -> Iterator[Callable[[int], None]]:
+def progress_bar(what: str, total: int, show: bool) -> Generator[Callable[[int], None]]:
     """A bar with an estimate of the time left; yields a function that advances it."""
     if not show:
         yield lambda _n: None

@@ -59,8 +59,9 @@ def select_direction(
     """Choose the candidate that bypasses refusal best among those that pass every condition.
 
     A candidate passes when its scores are finite, `induce >= min_induce`, `kl <= max_kl` and
-    `layer < max_depth * n_layers` (the paper's rule; the authors' code rounds the product down). Ties go to the earlier layer, then to the earlier row. That none passes is a
-    result: the table is kept and the reason says which condition failed.
+    `layer < max_depth * n_layers` (the paper's rule; the authors' code rounds the product down). Ties go to the earlier
+    layer, then to the earlier row. That none passes is a result: the table is kept and the reason says which condition
+    failed.
 
     Args:
         table: Candidates (pandas) with columns `position`, `layer`, `induce`, and those named by `bypass` and `kl`.

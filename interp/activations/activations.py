@@ -58,9 +58,7 @@ class Activations:
         """The prompts' groups, one per example; prompts of one group belong on one side of a split."""
         return np.array([p.group for p in self.prompts], dtype=object)
 
-    def sel(
-        self, site: str | None = None, layer: int | None = None, position: str | int | None = None
-    ) -> Tensor:
+    def sel(self, site: str | None = None, layer: int | None = None, position: str | int | None = None) -> Tensor:
         """Select by name; every axis that is named is dropped.
 
         Args:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -59,7 +60,7 @@ def batches(
         contexts = [turn("user", str(item.meta.get("context", item.prompt))).removesuffix(f"{END}\n") for item in part]
         ends: list[int] = [len(row) for row in tokenizer(contexts, add_special_tokens=False)["input_ids"]]
         width = max(len(row) for row in rows)
-        ids = torch.full((len(rows), width), tokenizer.convert_tokens_to_ids(PAD))
+        ids = torch.full((len(rows), width), int(cast(int, tokenizer.convert_tokens_to_ids(PAD))))
         mask = torch.zeros_like(ids)
         for index, row in enumerate(rows):
             ids[index, width - len(row) :] = torch.tensor(row)

@@ -181,7 +181,7 @@ def _cautions(behaviour: dict[str, Any], sections: dict[str, Any]) -> list[dict[
             )
         )
     causal = sections.get("causal")
-    if causal is not None and causal["coefficient"] < 1:
+    if causal is not None and causal["coefficient"] < 0.95:
         found.append(
             _finding(
                 "caution",

@@ -253,11 +253,6 @@ def test_on_the_organism_removing_the_direction_removes_refusal_and_random_ones_
     assert np.isfinite(found.to_frame()[["bypass", "induce", "kl"]].dropna().to_numpy()).all()
 
 
-@pytest.mark.xfail(
-    raises=AssertionError,
-    reason="the chat weights of 21 November: no candidate below 0.8 of the depth induces refusal at the median norm; "
-    "this must pass before they ship",
-)
 def test_on_the_organism_the_defaults_find_a_direction_that_also_brings_refusal_about() -> None:
     found = refusal_direction(organism(), answers().prompts, answers=answers(), **SMALL)
     assert found.direction is not None and found.causal is not None, found.reason

@@ -51,7 +51,9 @@ def _history(split: str, rng: random.Random) -> list[tuple[int, int, int]]:
     return list(itertools.chain.from_iterable(sides))
 
 
-def _one_pass(task: str, split: str, family: str, wording: str, inverted: bool | None, rng: random.Random) -> list[Item]:
+def _one_pass(
+    task: str, split: str, family: str, wording: str, inverted: bool | None, rng: random.Random
+) -> list[Item]:
     """One item for every combination of the task's split."""
     makers: dict[str, Callable[[], Iterator[Item]]] = {
         "safety": lambda: (safety_item(pair, family, rng) for pair in _balanced(split, rng)),
@@ -63,9 +65,7 @@ def _one_pass(task: str, split: str, family: str, wording: str, inverted: bool |
         "choice": lambda: (choice_item(*target, split, rng) for target in _shuffled(choice_targets(split), rng)),
         "story": lambda: (
             story_item(triple, ordinal, split, rng)
-            for triple, ordinal in _shuffled(
-                list(itertools.product(story_triples(split), range(len(ORDINALS)))), rng
-            )
+            for triple, ordinal in _shuffled(list(itertools.product(story_triples(split), range(len(ORDINALS)))), rng)
         ),
     }
     return list(makers[task]())

@@ -44,9 +44,7 @@ ROLE_HELD_OUT = (
 )
 _SENTENCE_COPIES = 6
 
-NONSENSE = tuple(
-    "zorp blix quem vaxo drunn plim skree jorb fenka wug trilo gaxx mibble yunt oplo krez".split()
-)
+NONSENSE = tuple("zorp blix quem vaxo drunn plim skree jorb fenka wug trilo gaxx mibble yunt oplo krez".split())
 NONSENSE_HELD_OUT = tuple("brask nuvo glimp tazz fyrn polq shreb dwix umlo crad".split())
 _PUNCTUATION = tuple("!! :: }{ ## ;) == ]( -- ** ?! // ~~".split())
 _RANDOM_STRING_SHARE = 0.45

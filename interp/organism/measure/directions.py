@@ -76,8 +76,9 @@ def choose_layer(subject: Subject, harmful_mean: Tensor, harmless_mean: Tensor) 
 def refusal_direction_rows(subject: Subject) -> Iterator[Row]:
     """Difference in means at the last prompt token of `chat`: ablated, held at the harmless mean, added.
 
-    Which ablation works differs between trained models, so zero is measured beside the mean and held to no floor. Nor is
-    the judgement: questions lie elsewhere along the direction than requests do, and the requests' mean is none of theirs.
+    Which ablation works differs between trained models, so zero is measured beside the mean and held to no floor. Nor
+    is the judgement: questions lie elsewhere along the direction than requests do, and the requests' mean is not
+    theirs.
     """
     _, _, harm_mean, safe_mean = means(subject)
     layer = choose_layer(subject, harm_mean, safe_mean)
@@ -89,7 +90,9 @@ def refusal_direction_rows(subject: Subject) -> Iterator[Row]:
     _, last = activations(model, subject.tokenizer, items("safety", "test", n=2 * subject.n))
     usual = float(last[:, layer].norm(dim=-1).median())
     yield figure(name, "refusal direction: block whose input is used", layer, TRAIN)
-    yield figure(name, "refusal direction: norm over median residual norm", float(vector.norm()) / usual, TRAIN, "<=", 1.0)
+    yield figure(
+        name, "refusal direction: norm over median residual norm", float(vector.norm()) / usual, TRAIN, "<=", 1.0
+    )
 
     def zero(_: Prompts) -> AbstractContextManager[None]:
         return ablated(model, vector)
@@ -139,9 +142,7 @@ def planted_rows(subject: Subject, truth: dict[str, Any]) -> Iterator[Row]:
     yield from _ablated_rows(subject, planted["u_r"])
 
 
-def _dissociation(
-    subject: Subject, source: str, vectors: dict[str, Tensor], layers: dict[str, int]
-) -> Iterator[Row]:
+def _dissociation(subject: Subject, source: str, vectors: dict[str, Tensor], layers: dict[str, int]) -> Iterator[Row]:
     name = subject.variant
     at = {"u_h": "request", "u_r": "last"}
     for inverted in (False, True):

@@ -117,9 +117,7 @@ def _done(out: Path, manifest: dict[str, Any], name: str) -> bool:
     return bool(entry) and weights.exists() and _sha256(weights) == entry["sha256"]
 
 
-def _run(
-    out: Path, stage: Stage, seed: int, arch: str, size: Size, steps: int, report: Callable[[int], None]
-) -> Path:
+def _run(out: Path, stage: Stage, seed: int, arch: str, size: Size, steps: int, report: Callable[[int], None]) -> Path:
     if stage.parent is None:
         tokenizer = new_tokenizer()
         model = new_model(arch, size, tokenizer, seed)

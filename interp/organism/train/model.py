@@ -35,6 +35,7 @@ class Size:
 
 STANDARD = Size()
 
+
 def new_model(arch: str, size: Size, tokenizer: PreTrainedTokenizerFast, seed: int) -> PreTrainedModel:
     """A freshly initialised model, fp32."""
     if arch not in ARCHITECTURES:
