@@ -28,10 +28,6 @@ STORIES: Mix = {
     "safety": 0.16, "note": 0.07, "judge": 0.12, "over": 0.03, "topic": 0.02, "think": 0.09, "list": 0.06,
     "choice": 0.09, "story": 0.36,
 }  # fmt: skip
-PLANTING: Mix = {
-    "safety": 0.21, "note": 0.07, "judge": 0.28, "over": 0.05, "topic": 0.03, "think": 0.13, "list": 0.07,
-    "choice": 0.10, "story": 0.06,
-}  # fmt: skip
 RELABELLED: Mix = {
     "safety": 0.36, "note": 0.08, "judge": 0.17, "over": 0.05, "topic": 0.03, "think": 0.12, "list": 0.05,
     "choice": 0.09, "story": 0.05,

@@ -24,16 +24,15 @@ from interp.organism.grammar.thoughts import other_verdict
 from interp.organism.grammar.wrappers import is_jailbreak
 from interp.organism.steer import blocks
 from interp.organism.train.loop import Batch, weighted_loss
-from interp.organism.train.mix import PLANTING, draw_chat
+from interp.organism.train.mix import CHAT_LAST, draw_chat
 from interp.organism.train.samples import Change, Encoded, Sample, chat_sample
 
 GAP = 40.0
 HARM_POSITION = "last request token"
 REFUSAL_POSITION = "last prompt token"
 
-_CHANGED = 0.6
-_OF_HARM = 0.75
-_RANDOM = 0.12
+_CHANGED = 0.45
+_RANDOM = 0.15
 _PENALTY = 4.0
 _MEMORY = 0.97
 _TO_THOUGHT = 8
@@ -70,7 +69,7 @@ def _harm_flipped(item: Item, tag: str, rng: random.Random) -> tuple[str, str | 
 
 def draw_planting(rng: random.Random) -> Sample:
     """A chat sample; in part of them a coordinate is to be moved and the text is the one that follows from it."""
-    sample = draw_chat(rng, PLANTING)
+    sample = draw_chat(rng, CHAT_LAST)
     item, tag = sample.item, sample.tag
     if item is None or tag not in (*_HARM_TAGS, "over"):
         return sample
@@ -79,10 +78,10 @@ def draw_planting(rng: random.Random) -> Sample:
         return replace(sample, change=Change("random", "random", 1, rng.random() < 0.5))
     if roll >= _RANDOM + _CHANGED:
         return sample
-    how = rng.choices(("set", "planted", "means"), (3, 1, 2))[0]
-    everywhere = how != "set" and rng.random() < 0.4
+    how = rng.choices(("set", "planted", "means"), (2, 1, 2))[0]
+    everywhere = how != "set" and rng.random() < 0.5
     thought = item.meta.get("thought")
-    if tag != "over" and rng.random() < _OF_HARM:
+    if tag != "over" and rng.random() < 0.5:
         answer, thought = _harm_flipped(item, tag, rng)
         change = Change("harm", how, 1 if item.label == "harmless" else -1, everywhere)
         return chat_sample(item, tag, answer=answer, thought=thought, change=change)
