@@ -184,11 +184,11 @@ def _rule(zero: Selection, mean: Selection) -> tuple[str, dict[str, Any] | None,
     if zero.chosen and zero.chosen["bypass"] < 0 < zero.chosen["plain"]:
         return "zero", zero.chosen, zero.reason
     if mean.chosen and mean.chosen["bypass_mean"] < 0 < mean.chosen["plain"]:
-        return "mean", mean.chosen, f"ablating to zero {fails}; with the mean, {mean.reason}"
+        return "mean", mean.chosen, f"Ablating to zero {fails}; with the mean, {mean.reason}"
     if zero.chosen:
         return "zero", zero.chosen, zero.reason + ", though it leaves the model refusing"
     if mean.chosen:
-        reason = f"ablating to zero {fails}; with the mean, {mean.reason}, though it leaves the model refusing"
+        reason = f"Ablating to zero {fails}; with the mean, {mean.reason}, though it leaves the model refusing"
         return "mean", mean.chosen, reason
     return "", None, zero.reason
 
