@@ -117,7 +117,14 @@ def _which_ablation(causal: dict[str, Any], works: list[str]) -> dict[str, str]:
         claim = "Ablating to zero does not switch refusal off; ablating to the harmless mean does."
     else:
         claim = "Ablating to zero switches refusal off; ablating to the harmless mean does not."
-    return _finding("found", claim, f"Refused afterwards: {zero} (zero), {mean} (mean).")
+    off = causal["classes"][1]
+    side_zero, side_mean = (_rate(effect(causal, f"ablate to {way}", off)["rate"]) for way in ("zero", "mean"))
+    return _finding(
+        "found",
+        claim,
+        f"Refused afterwards: of {on} prompts {zero} (zero) and {mean} (mean); of {off} ones {side_zero} (zero) and "
+        f"{side_mean} (mean).",
+    )
 
 
 def _other_direction(sections: dict[str, Any]) -> dict[str, str]:
