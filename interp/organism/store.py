@@ -10,6 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 VARIANTS = ("chat", "planted", "base", "cliff", "attacked", "null-never", "null-random")
 WEIGHTS = Path(__file__).parent / "weights"
 DELTA = "delta.safetensors"
@@ -69,19 +71,17 @@ def _materialised(folder: Path) -> Path:
     if _complete(target, parent, folder):
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
-        _assemble(temporary, parent, folder)
-        if target.exists():
-            broken = Path(tempfile.mkdtemp(prefix=".broken-", dir=target.parent))
-            os.replace(target, broken / "old")
-            shutil.rmtree(broken, ignore_errors=True)
-        os.replace(temporary, target)
-    except OSError:
-        if not _complete(target, parent, folder):
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with FileLock(target.with_name(f"{target.name}.lock")):
+        if _complete(target, parent, folder):
+            return target
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        try:
+            _assemble(temporary, parent, folder)
+            if target.exists():
+                shutil.rmtree(target)
+            os.replace(temporary, target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
     return target
 
 
