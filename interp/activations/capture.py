@@ -61,14 +61,14 @@ def capture(
     encoded = model.encode(prompts, turn)
     labels, columns = resolve_columns(encoded, positions)
     data = {
-        site: torch.empty(len(encoded), len(chosen), len(labels), model.width(site), dtype=model.dtype)
+        site: torch.empty(len(encoded), len(chosen), len(labels), model.width(site, encoded), dtype=model.site_dtype(site))
         for site in names
     }
     with progress_bar("capturing", len(encoded), progress) as advance:
         reads = [((site, chosen), columns) for site in names]
         for step in model.steps(encoded, reads, edits, stop=True, token_budget=token_budget, done=advance):
-            for site, value in step.reads.items():
-                data[site][step.rows] = value
+            for site in names:
+                data[site][step.rows] = step.grid(site)
     kept = prompts if isinstance(prompts, PromptSet) else PromptSet(tuple(e.prompt for e in encoded), "prompts")
     provenance = {
         **model.provenance(),

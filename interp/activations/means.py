@@ -91,7 +91,7 @@ def class_means(
     with progress_bar("class means", len(encoded), progress) as advance:
         reads = [(request, columns) for request in requests]
         for step in model.steps(encoded, reads, stop=True, token_budget=token_budget, done=advance):
-            value = torch.cat([step.reads[name] for name, _ in requests], 1).float()
+            value = torch.cat([step.grid(name) for name, _ in requests], 1).float()
             sums.index_add_(0, belongs[step.rows], value)
             norms[step.rows] = value.norm(dim=-1)
     counts = torch.bincount(belongs, minlength=len(classes))

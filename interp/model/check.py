@@ -40,7 +40,7 @@ def check_identities(model: Model) -> None:
     columns = [list(range(len(probe)))]
     layers = tuple(range(model.n_layers))
     steps = list(model.steps([probe], [((site, layers), columns) for site in SITES]))
-    got = {site: value[0].double() for site, value in steps[0].reads.items()}
+    got = {site: value.double() for site, value in steps[0].reads.items()}
     tolerance = _TOLERANCE.get(model.dtype, 5e-2)
     for name, left, right in (
         ("resid_mid = resid_pre + attn_out", got["resid_mid"], got["resid_pre"] + got["attn_out"]),

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from interp.errors import EditError, NonFiniteError, PromptError, SiteError
@@ -30,7 +31,7 @@ class Step:
 
     Attributes:
         rows: Indices of the prompts, in the batch's order.
-        reads: For each site, `[batch, layer, position, width]`.
+        reads: For each site, `[layer, cell, width]`: the tokens wanted of the first row, then those of the next.
         last: Final hidden state (after the final norm) at each row's last prompt token `[batch, d_model]`, or `None`
             when the forward was stopped early.
     """
@@ -38,6 +39,10 @@ class Step:
     rows: list[int]
     reads: dict[str, Tensor]
     last: Tensor | None
+
+    def grid(self, site: str) -> Tensor:
+        """A site's reads as `[batch, layer, position, width]` (a view), where every row has equally many cells."""
+        return rearrange(self.reads[site], "l (b p) w -> b l p w", b=len(self.rows))
 
 
 class Model:
@@ -106,9 +111,15 @@ class Model:
                 return int(token)
         return 0
 
-    def width(self, site: str) -> int:
-        """Number of features at a site."""
+    def width(self, site: str, encoded: Sequence[Encoded] = ()) -> int:
+        """Number of features at a site; at `pattern`, heads times the tokens of the longest of the prompts."""
+        del encoded
         return self.arch.n_heads * self.arch.d_head if check_site(site) == "z" else self.d_model
+
+    def site_dtype(self, site: str) -> torch.dtype:
+        """The type of a site's values: the model's own, but for routing."""
+        check_site(site)
+        return self.dtype
 
     def encode(self, prompts: Prompts, turn: int = -1) -> list[Encoded]:
         """Render and tokenise prompts, naming their positions; what is encoded already is taken as it is.
@@ -156,7 +167,7 @@ class Model:
 
         Args:
             encoded: Prompts.
-            reads: Pairs of (site, layers) and, for each prompt, the columns wanted (equally many).
+            reads: Pairs of (site, layers) and, for each prompt, the columns wanted.
             edits: Changes to the forward pass; reads see values after the edits at the same site.
             stop: End each forward after the last site that is read; `last` is then `None`.
             token_budget: Padded tokens per batch.
@@ -180,10 +191,10 @@ class Model:
             wanted: dict[str, Tensor] = {}
             plans: list[Read] = []
             for (site, layers), columns in reads:
-                at = torch.tensor([list(columns[i]) for i in rows])
-                shape = (len(rows), len(layers), at.shape[1], self.width(site))
-                wanted[site] = torch.empty(shape, dtype=self.dtype)
-                plans.append(Read(site, layers, at, wanted[site]))
+                at = torch.tensor([(b, column) for b, i in enumerate(rows) for column in columns[i]]).reshape(-1, 2).T
+                shape = (len(layers), at.shape[1], self.width(site, items))
+                wanted[site] = torch.empty(shape, dtype=self.site_dtype(site))
+                plans.append(Read(site, layers, at[0], at[1], wanted[site]))
             session.reading(plans)
             # Hooks and inference mode live for the forward only: whoever takes the steps may use the model between.
             with torch.inference_mode(), session, self._running(Batch(items, rows, pads, self.device)):
@@ -253,8 +264,8 @@ class Model:
             values = self.unembed(step.last).float().cpu()
             logits = torch.empty(len(encoded), values.shape[-1]) if logits is None else logits
             logits[step.rows] = values
-            for site, value in step.reads.items():
-                found[site][step.rows] = value
+            for site in reads:
+                found[site][step.rows] = step.grid(site)
         assert logits is not None
         return Run(logits, found)
 
@@ -351,10 +362,12 @@ def flatten_edits(edits: Any) -> list[Edit]:
 
 def _check_finite(wanted: dict[str, Tensor], plans: Sequence[Read], items: Sequence[Encoded]) -> None:
     for read in plans:
-        if bool(torch.isfinite(wanted[read.site]).all()):
+        fine = torch.isfinite(wanted[read.site])
+        if bool(fine.all()):
             continue
-        row, layer = (int(i) for i in (~torch.isfinite(wanted[read.site])).flatten(2).any(2).nonzero()[0])
+        layer, cell = (int(i) for i in (~fine).any(2).nonzero()[0])
         raise NonFiniteError(
-            f"{read.site} at layer {read.layers[layer]} is not finite for the prompt {items[row].prompt.text[:60]!r}; "
-            "check the weights, or load the model with a wider dtype (dtype='float32')"
+            f"{read.site} at layer {read.layers[layer]} is not finite for the prompt "
+            f"{items[int(read.rows[cell])].prompt.text[:60]!r}; check the weights, or load the model with a wider dtype "
+            "(dtype='float32')"
         )

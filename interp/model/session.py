@@ -121,10 +121,11 @@ class Batch:
 
 @dataclass
 class Read:
-    """A site to be copied: `out[i, j]` receives layer `layers[j]` of row `i`, at `columns[i]`."""
+    """A site to be copied: `out[j, c]` receives layer `layers[j]` at cell `c`, that is batch row `rows[c]`, `columns[c]`."""
 
     site: str
     layers: tuple[int, ...]
+    rows: Tensor
     columns: Tensor
     out: Tensor
 
@@ -257,8 +258,7 @@ class Session:
         for op in self._ops.get(key, ()):
             x = self._change(op, x)
         for read, place in self._reads.get(key, ()):
-            rows = torch.arange(x.shape[0], device=x.device)[:, None]
-            read.out[:, place].copy_(x[rows, read.columns.to(x.device)])
+            read.out[place].copy_(x[read.rows.to(x.device), read.columns.to(x.device)])
         if key == self._stop:
             raise StopForward
         return x
