@@ -9,9 +9,9 @@ import torch
 from interp.activations.activations import Activations
 from interp.activations.columns import resolve_columns
 from interp.model.batching import TOKEN_BUDGET
-from interp.model.model import Model, Prompts
+from interp.model.model import Model, Prompts, place
 from interp.model.session import Edit
-from interp.model.sites import check_layers, check_site
+from interp.model.sites import check_site
 from interp.progress import progress_bar
 from interp.provenance import digest_json
 from interp.text.prompts import PromptSet
@@ -57,18 +57,24 @@ def capture(
     names = [sites] if isinstance(sites, str) else list(dict.fromkeys(sites))
     for site in names:
         check_site(site)
-    chosen = check_layers(layers, model.n_layers)
+    chosen = model.layers_for(names, layers)
     encoded = model.encode(prompts, turn)
     labels, columns = resolve_columns(encoded, positions)
     data = {
-        site: torch.empty(len(encoded), len(chosen), len(labels), model.width(site, encoded), dtype=model.site_dtype(site))
+        site: torch.empty(
+            len(encoded),
+            len(chosen),
+            len(labels),
+            model.width(site, encoded, chosen),
+            dtype=model.site_dtype(site, chosen),
+        )
         for site in names
     }
     with progress_bar("capturing", len(encoded), progress) as advance:
         reads = [((site, chosen), columns) for site in names]
         for step in model.steps(encoded, reads, edits, stop=True, token_budget=token_budget, done=advance):
             for site in names:
-                data[site][step.rows] = step.grid(site)
+                place(data[site], step.rows, step.grid(site), model.n_heads if site == "pattern" else 1)
     kept = prompts if isinstance(prompts, PromptSet) else PromptSet(tuple(e.prompt for e in encoded), "prompts")
     provenance = {
         **model.provenance(),

@@ -15,7 +15,7 @@ from interp.activations.columns import resolve_columns
 from interp.errors import PromptError
 from interp.model.batching import TOKEN_BUDGET
 from interp.model.model import Model
-from interp.model.sites import check_layers, check_site
+from interp.model.sites import check_layers
 from interp.progress import progress_bar
 from interp.text.chat import Encoded, PromptLike
 
@@ -73,18 +73,18 @@ def class_means(
     Raises:
         PromptError: When labels and prompts differ in number.
     """
-    chosen = check_layers(layers, model.n_layers)
+    chosen = check_layers(layers, model.n_layers) if site == "stream" else model.layers_for([site], layers)
     if site == "stream":
         requests = [("resid_pre", chosen), ("resid_post", (model.n_layers - 1,))]
         chosen = tuple(range(model.n_layers + 1))
     else:
-        requests = [(check_site(site), chosen)]
+        requests = [(site, chosen)]
     encoded = model.encode(prompts)
     classes, index = np.unique(np.asarray(labels), return_inverse=True)
     if len(index) != len(encoded):
         raise PromptError(f"{len(encoded)} prompts came with {len(index)} labels")
     names, columns = resolve_columns(encoded, positions)
-    shape = (len(chosen), len(names), model.width(requests[0][0]))
+    shape = (len(chosen), len(names), model.width(requests[0][0], encoded, requests[0][1]))
     sums = torch.zeros(len(classes), *shape)
     norms = torch.empty(len(encoded), len(chosen), len(names))
     belongs = torch.as_tensor(index)

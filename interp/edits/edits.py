@@ -356,7 +356,7 @@ def _finite(tensor: Tensor) -> Tensor:
 
 
 def _fits(vector: Tensor, arch: Architecture, site: str) -> None:
-    width = arch.n_heads * arch.d_head if site == "z" else arch.d_model
+    width = arch.feature(site).width
     if vector.shape != (width,):
         raise DirectionError(
             f"a vector of shape {tuple(vector.shape)} does not fit {site} of this model, which is {width} wide; "

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from interp.errors import ModelError, NonFiniteError, SiteError
-from interp.model.architecture import Architecture
+from interp.model.architecture import Architecture, Feature
+from interp.model.hooks import Backend
 from interp.model.session import Cells, Op
-from interp.model.sites import SITES
+from interp.model.sites import ATTENTION_SITES, ROUTING_SITES, SITES
 from interp.text.chat import Encoded
 
 if TYPE_CHECKING:
     from interp.model.model import Model
 
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+_MAY_BE_ABSENT = (*ATTENTION_SITES, *ROUTING_SITES, "mlp_post")
+"""Sites that a forward may fail to show; the others every block has."""
+_IDS = (11, 23, 5, 42, 17)
+"""Five ordinary tokens; content does not matter here."""
+
+Shown = Mapping[tuple[int, str], Tensor]
 
 
 def check_weights(hf: Any) -> None:
@@ -30,42 +38,48 @@ def check_weights(hf: Any) -> None:
                 raise NonFiniteError(f"weight {name} is not finite; the checkpoint is damaged, fetch it again")
 
 
-def check_identities(model: Model) -> None:
-    """Every site fires, `resid_post = resid_pre + attn_out + mlp_out`, and `z` leads to `attn_out`.
+@torch.inference_mode()
+def settle(hf: Any, readings: list[Architecture], backend: Backend, check: bool = True) -> Architecture:
+    """The first reading of the module tree that a short forward agrees with, its features filled in.
 
     Raises:
-        SiteError: Naming the identity that fails, and where.
+        SiteError: When none does; says for the likeliest reading which site or identity fails, and where.
     """
-    probe = _probe(model)
-    columns = [list(range(len(probe)))]
-    layers = tuple(range(model.n_layers))
-    steps = list(model.steps([probe], [((site, layers), columns) for site in SITES]))
-    got = {site: value.double() for site, value in steps[0].reads.items()}
-    tolerance = _TOLERANCE.get(model.dtype, 5e-2)
-    for name, left, right in (
-        ("resid_mid = resid_pre + attn_out", got["resid_mid"], got["resid_pre"] + got["attn_out"]),
-        ("resid_post = resid_mid + mlp_out", got["resid_post"], got["resid_mid"] + got["mlp_out"]),
-        ("resid_post[l] = resid_pre[l + 1]", got["resid_post"][:-1], got["resid_pre"][1:]),
-    ):
-        for layer in range(left.shape[0]):
-            scale = float(right[layer].abs().max()) or 1.0
-            error = float((left[layer] - right[layer]).abs().max()) / scale
-            if error > tolerance:
-                raise SiteError(
-                    f"{type(model.hf).__name__} does not satisfy {name} at layer {layer} (relative error {error:.2g}); "
-                    "its blocks work otherwise than this version's architecture map says"
-                )
-    _check_fast_logits(model, probe, tolerance)
+    failure: SiteError | None = None
+    for arch in readings:
+        try:
+            seen = _look(hf, arch, backend)
+            found = replace(arch, features={key: Feature(x.shape[-1], x.dtype) for key, x in seen.items()})
+            if check:
+                _check_identities(type(hf).__name__, found, seen)
+            return found
+        except SiteError as error:
+            failure = failure or error
+    assert failure is not None
+    raise failure
 
 
 def check_causal(model: Model) -> None:
     """An edit at each site changes the logits; raises `SiteError` naming the site that is not live."""
-    probe = _probe(model)
+    probe = _probe(model.hf)
     plain = model.logits([probe])
     for site in SITES:
-        for layer in range(model.n_layers):
+        for layer in model.arch.layers_with(site):
             if torch.equal(model.logits([probe], edits=[_Nudge(site, layer)]), plain):
                 raise SiteError(f"changing {site} at layer {layer} does not change the logits: the site is not live")
+
+
+def check_logits(model: Model) -> None:
+    """Our logits (backbone, head on one row) are the model's own; raises `ModelError` when they are not."""
+    probe = _probe(model.hf)
+    with torch.inference_mode():
+        own = model.hf(input_ids=torch.tensor([probe.ids], device=model.device)).logits[0, -1].float().cpu()
+    error = float((model.logits([probe])[0] - own).abs().max()) / (float(own.abs().max()) or 1.0)
+    if error > _TOLERANCE.get(model.dtype, 5e-2):
+        raise ModelError(
+            f"{type(model.hf).__name__} treats its logits in a way this version does not know (relative error "
+            f"{error:.2g} against its own forward)"
+        )
 
 
 def logit_finish(hf: Any) -> Callable[[Tensor], Tensor]:
@@ -84,35 +98,120 @@ def logit_finish(hf: Any) -> Callable[[Tensor], Tensor]:
     return finish
 
 
-def _check_fast_logits(model: Model, probe: Encoded, tolerance: float) -> None:
-    """Our logits (backbone, head on one row) are the model's own."""
-    with torch.inference_mode():
-        own = model.hf(input_ids=torch.tensor([probe.ids], device=model.device)).logits[0, -1].float().cpu()
-    error = float((model.logits([probe])[0] - own).abs().max()) / (float(own.abs().max()) or 1.0)
-    if error > tolerance:
-        raise ModelError(
-            f"{type(model.hf).__name__} treats its logits in a way this version does not know (relative error "
-            f"{error:.2g} against its own forward)"
-        )
+def _look(hf: Any, arch: Architecture, backend: Backend) -> dict[tuple[int, str], Tensor]:
+    """Every site in one short forward, `[token, feature]` each."""
+    wanted = {(layer, site) for site in SITES for layer in arch.candidates(site)}
+    eager = getattr(hf.config.get_text_config(), "_attn_implementation", None) == "eager"
+    if not eager:
+        wanted -= {(layer, "pattern") for layer in range(arch.n_layers)}
+    seen: dict[tuple[int, str], Tensor] = {}
+
+    def visit(layer: int, site: str, x: Tensor) -> Tensor:
+        seen[layer, site] = x[0].clone()
+        return x
+
+    ids = torch.tensor([_probe(hf).ids], device=hf.get_input_embeddings().weight.device)
+    inputs = {"input_ids": ids, "position_ids": torch.arange(ids.shape[1], device=ids.device)[None], "use_cache": False}
+    with backend.attach(arch, wanted, visit), _inputs_of_children(arch) as taken:
+        backend.forward(arch, inputs)
+    sequential = [_reads_middle(seen, layer, taken[layer]) for layer in range(arch.n_layers)]
+    for layer, site in sorted(wanted - set(seen)):
+        if site not in _MAY_BE_ABSENT:
+            raise SiteError(f"{type(hf).__name__}: {site} at layer {layer} did not fire in a forward pass")
+    if all(sequential) is arch.parallel:
+        kind = "parallel: attention and MLP read the same residual" if arch.parallel else "sequential"
+        raise SiteError(f"{type(hf).__name__}: its blocks are not {kind}")
+    return seen
 
 
-def _probe(model: Model) -> Encoded:
-    """Five ordinary tokens; content does not matter here."""
-    size = model.hf.get_input_embeddings().weight.shape[0]
-    ids = tuple(int(i) % size for i in (11, 23, 5, 42, 17))
-    return Encoded("", ids, ((0, 0),) * 5, {"prompt": (0, 5)}, "probe", 5)
+def _inputs_of_children(arch: Architecture) -> Any:
+    """What the children of every block take in, while the context is open."""
+    taken: list[list[Tensor]] = [[] for _ in arch.blocks]
+    stack = ExitStack()
+
+    def note(into: list[Tensor]) -> Callable[..., None]:
+        def hook(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            into.extend(v[0].clone() for v in (*args[:1], kwargs.get("hidden_states")) if isinstance(v, Tensor))
+
+        return hook
+
+    for block, into in zip(arch.blocks, taken, strict=True):
+        for child in block.children():
+            stack.callback(child.register_forward_pre_hook(note(into), with_kwargs=True).remove)
+    return _Holding(stack, taken)
+
+
+@dataclass
+class _Holding:
+    stack: ExitStack
+    value: list[list[Tensor]]
+
+    def __enter__(self) -> list[list[Tensor]]:
+        return self.value
+
+    def __exit__(self, *_: object) -> None:
+        self.stack.close()
+
+
+def _reads_middle(seen: Shown, layer: int, taken: Collection[Tensor]) -> bool:
+    """Whether some child of a block takes in the residual after attention has been added."""
+    pre, added = seen.get((layer, "resid_pre")), seen.get((layer, "attn_out"))
+    if pre is None or added is None:
+        return False
+    middle = (pre + added).double()
+    tolerance = _TOLERANCE.get(pre.dtype, 5e-2)
+    return any(x.shape == middle.shape and _error(x, middle) <= tolerance for x in taken)
+
+
+def _check_identities(name: str, arch: Architecture, seen: Shown) -> None:
+    """`resid_post = resid_pre + attn_out + mlp_out`, layer to layer, and `z` leads to `attn_out`."""
+    for layer in range(arch.n_layers):
+        pre, attn, mlp, post = (seen[layer, s].double() for s in ("resid_pre", "attn_out", "mlp_out", "resid_post"))
+        projected = arch.module(layer, "o_proj")(seen[layer, "z"])
+        if arch.layouts[layer].attention_post_norm:
+            projected = arch.module(layer, "attn_out")(projected)
+        checks = [("attn_out = post-norm(o_proj(z))", seen[layer, "attn_out"], projected)]
+        if arch.parallel:
+            checks.append(("resid_post = resid_pre + attn_out + mlp_out", post, pre + attn + mlp))
+        else:
+            middle = seen[layer, "resid_mid"].double()
+            checks.append(("resid_mid = resid_pre + attn_out", middle, pre + attn))
+            checks.append(("resid_post = resid_mid + mlp_out", post, middle + mlp))
+        if layer + 1 < arch.n_layers:
+            checks.append(("resid_post[l] = resid_pre[l + 1]", post, seen[layer + 1, "resid_pre"].to(post.device)))
+        for identity, left, right in checks:
+            error = _error(left, right.double())
+            if not error <= _TOLERANCE.get(seen[layer, "resid_pre"].dtype, 5e-2):
+                raise SiteError(
+                    f"{name} does not satisfy {identity} at layer {layer} (relative error {error:.2g}); "
+                    "its blocks work otherwise than this version's architecture map says"
+                )
+
+
+def _error(left: Tensor, right: Tensor) -> float:
+    return float((left.double() - right).abs().max()) / (float(right.abs().max()) or 1.0)
+
+
+def _probe(hf: Any) -> Encoded:
+    size = hf.get_input_embeddings().weight.shape[0]
+    return Encoded("", tuple(i % size for i in _IDS), ((0, 0),) * 5, {"prompt": (0, 5)}, "probe", 5)
 
 
 @dataclass(frozen=True)
 class _Nudge:
+    """Random noise of the site's own size; at whole numbers (expert indices), the next one."""
+
     site: str
     layer: int
 
     def ops(self, arch: Architecture) -> list[Op]:
-        del arch
-        return [Op(self.site, self.layer, self._change, ("all",), "both", self)]
+        width = arch.feature("router_logits").width if self.site == "expert_indices" else 0
 
-    def _change(self, x: Tensor, cells: Cells | None) -> Tensor:
-        del cells
-        noise = torch.randn(x.shape[-1], generator=torch.Generator().manual_seed(0))
-        return x + (noise.to(x) * x.float().std().clamp(min=1e-3).to(x))
+        def change(x: Tensor, cells: Cells | None) -> Tensor:
+            del cells
+            if width:
+                return (x + 1) % width
+            noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+            return x + (noise.to(x) * x.float().std().clamp(min=1e-3).to(x))
+
+        return [Op(self.site, self.layer, change, ("all",), "both", self)]

@@ -132,7 +132,8 @@ def generate(
     draws = torch.rand(max_new_tokens, len(encoded), generator=source).T if temperature else None
     written: list[list[int]] = [[] for _ in encoded]
     ends = torch.tensor(model.chat.end_ids, device=model.device)
-    session = Session(model.arch, flatten_edits(edits), lambda: model._batch)  # pyright: ignore[reportPrivateUsage]
+    running = lambda: model._batch  # noqa: E731  # pyright: ignore[reportPrivateUsage]
+    session = Session(model.arch, flatten_edits(edits), running, model.backend)
     batches = plan([len(e) + max_new_tokens for e in encoded], token_budget, batch_size)
     with session, progress_bar("generating", len(encoded), progress) as advance:
         for rows in batches:
@@ -163,9 +164,8 @@ def _decode(
     batch = Batch(items, list(rows), pads, model.device)
     with model._running(batch):  # pyright: ignore[reportPrivateUsage]
         for step in range(max_new_tokens):
-            hidden = model.arch.backbone(
-                input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
-            ).last_hidden_state
+            inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions, "past_key_values": cache}
+            hidden = model.backend.forward(model.arch, {**inputs, "use_cache": True})
             logits = model.unembed(hidden[:, -1])
             if not bool(torch.isfinite(logits).all()):
                 raise NonFiniteError(f"the logits became NaN or infinite after {step} generated tokens")

@@ -9,7 +9,8 @@ import torch
 
 from interp.errors import ModelError
 from interp.model.architecture import find_architecture
-from interp.model.check import check_identities, check_weights
+from interp.model.check import check_logits, check_weights, settle
+from interp.model.hooks import HooksBackend
 from interp.model.model import Model
 from interp.provenance import digest_files, digest_text
 from interp.text.chat import ChatFormat
@@ -90,9 +91,11 @@ def load(
         )
     except UnicodeDecodeError as error:
         raise ModelError(f"the chat template {chat_template} is no UTF-8 text; give a Jinja file") from error
-    loaded = Model(hf, tokenizer, chat, find_architecture(hf), name, identity)
+    backend = HooksBackend()
+    arch = settle(hf, find_architecture(hf), backend, check)
+    loaded = Model(hf, tokenizer, chat, arch, name, identity, backend)
     if check:
-        check_identities(loaded)
+        check_logits(loaded)
     return loaded
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from interp.errors import EditError, NonFiniteError, PromptError, SiteError
 from interp.model.architecture import Architecture
 from interp.model.batching import TOKEN_BUDGET, pad, plan
+from interp.model.hooks import Backend, HooksBackend
 from interp.model.session import Batch, Edit, Read, ReadSession, Session, StopForward
 from interp.model.sites import check_layers, check_site
 from interp.provenance import versions
@@ -58,10 +59,18 @@ class Model:
         arch: Where the sites are (`interp.model.architecture.Architecture`).
         name: What it was loaded as.
         identity: Id, revision or content digest, for the provenance.
+        backend: What runs forward passes and shows the sites (`interp.model.hooks`).
     """
 
     def __init__(
-        self, hf: Any, tokenizer: Any, chat: ChatFormat, arch: Architecture, name: str, identity: dict[str, Any]
+        self,
+        hf: Any,
+        tokenizer: Any,
+        chat: ChatFormat,
+        arch: Architecture,
+        name: str,
+        identity: dict[str, Any],
+        backend: Backend | None = None,
     ) -> None:
         self.hf = hf
         self.tokenizer = tokenizer
@@ -69,6 +78,7 @@ class Model:
         self.arch = arch
         self.name = name
         self.identity = identity
+        self.backend = backend or HooksBackend()
         # What is running, innermost last; shared by views of one model behind other chat formats.
         self._live: list[Batch] = []
 
@@ -111,15 +121,39 @@ class Model:
                 return int(token)
         return 0
 
-    def width(self, site: str, encoded: Sequence[Encoded] = ()) -> int:
-        """Number of features at a site; at `pattern`, heads times the tokens of the longest of the prompts."""
-        del encoded
-        return self.arch.n_heads * self.arch.d_head if check_site(site) == "z" else self.d_model
+    def layers_for(self, sites: Sequence[str], layers: int | Sequence[int] | None = None) -> tuple[int, ...]:
+        """Layers to read sites at: those given, else all that have them.
 
-    def site_dtype(self, site: str) -> torch.dtype:
-        """The type of a site's values: the model's own, but for routing."""
-        check_site(site)
-        return self.dtype
+        Raises:
+            SiteError: When a layer lacks a site, or when sites exist at different layers and none are given.
+        """
+        if layers is not None:
+            chosen = check_layers(layers, self.n_layers)
+            for site in sites:
+                self.arch.need(site, chosen)
+            return chosen
+        there = {check_site(site): self.arch.layers_with(site) for site in sites}
+        for site, found in there.items():
+            if not found:
+                self.arch.need(site, (0,))
+        if len(set(there.values())) > 1:
+            raise SiteError(
+                "not every layer has all of these sites: "
+                + "; ".join(f"{site} at {list(found)}" for site, found in there.items())
+                + "; say which layers you want"
+            )
+        return next(iter(there.values()))
+
+    def width(self, site: str, encoded: Sequence[Encoded] = (), layers: Sequence[int] | None = None) -> int:
+        """Number of features at a site; at `pattern`, heads times the tokens of the longest of the prompts."""
+        if site == "pattern":
+            self.arch.need(site, layers or (0,))
+            return self.n_heads * max((len(e) for e in encoded), default=1)
+        return self.arch.feature(site, layers).width
+
+    def site_dtype(self, site: str, layers: Sequence[int] | None = None) -> torch.dtype:
+        """The type of a site's values: the model's own, but for some routing."""
+        return self.arch.feature(site, layers).dtype
 
     def encode(self, prompts: Prompts, turn: int = -1) -> list[Encoded]:
         """Render and tokenise prompts, naming their positions; what is encoded already is taken as it is.
@@ -150,7 +184,7 @@ class Model:
         Raises:
             EditError: On leaving, when the model ran and an edit met no token.
         """
-        with Session(self.arch, flatten_edits(edits), lambda: self._batch) as session:
+        with Session(self.arch, flatten_edits(edits), lambda: self._batch, self.backend) as session:
             yield self
             session.check_touched()
 
@@ -178,12 +212,11 @@ class Model:
             EditError: When an edit met no token in the whole run.
         """
         for (site, layers), _ in reads:
-            check_layers(layers, self.n_layers)
-            check_site(site)
+            self.arch.need(site, check_layers(layers, self.n_layers))
         if len({site for (site, _), _ in reads}) < len(reads):
             raise SiteError("a site can be read once per run; join the layers and columns wanted")
         session = ReadSession(
-            self.arch, flatten_edits(edits), lambda: self._batch, [request for request, _ in reads], stop
+            self.arch, flatten_edits(edits), lambda: self._batch, self.backend, [request for request, _ in reads], stop
         )
         for rows in plan([len(e) for e in encoded], token_budget):
             items = [encoded[i] for i in rows]
@@ -192,13 +225,16 @@ class Model:
             plans: list[Read] = []
             for (site, layers), columns in reads:
                 at = torch.tensor([(b, column) for b, i in enumerate(rows) for column in columns[i]]).reshape(-1, 2).T
-                shape = (len(layers), at.shape[1], self.width(site, items))
-                wanted[site] = torch.empty(shape, dtype=self.site_dtype(site))
-                plans.append(Read(site, layers, at[0], at[1], wanted[site]))
+                shape = (len(layers), at.shape[1], self.width(site, items, layers))
+                wanted[site] = torch.empty(shape, dtype=self.site_dtype(site, layers))
+                plans.append(Read(site, layers, at[0], at[1], wanted[site], self.n_heads))
             session.reading(plans)
             # Hooks and inference mode live for the forward only: whoever takes the steps may use the model between.
             with torch.inference_mode(), session, self._running(Batch(items, rows, pads, self.device)):
                 last = self._forward(ids, items)
+            if session.unseen:
+                layer, site = min(session.unseen)
+                raise SiteError(f"{site} at layer {layer} did not fire in this forward; run model.verify()")
             last = None if last is None else last.clone()  # a tensor made in inference mode would stay marked
             _check_finite(wanted, plans, items)
             if done is not None:
@@ -255,9 +291,12 @@ class Model:
         columns = [[c for name in positions for c in e.columns(name)] for e in encoded]
         if len({len(c) for c in columns}) > 1:
             raise SiteError(f"{positions} are not equally many tokens in every prompt; name single tokens")
-        chosen = check_layers(layers, self.n_layers)
-        found = {site: torch.empty(len(encoded), len(chosen), len(columns[0]), self.width(site), dtype=self.dtype)
-                 for site in reads}  # fmt: skip
+        chosen = self.layers_for(reads, layers) if reads else ()
+        found = {
+            site: torch.zeros(len(encoded), len(chosen), len(columns[0]), self.width(site, encoded, chosen),
+                              dtype=self.site_dtype(site, chosen))
+            for site in reads
+        }  # fmt: skip
         logits: Tensor | None = None
         for step in self.steps(encoded, [((site, chosen), columns) for site in reads], edits):
             assert step.last is not None
@@ -265,7 +304,7 @@ class Model:
             logits = torch.empty(len(encoded), values.shape[-1]) if logits is None else logits
             logits[step.rows] = values
             for site in reads:
-                found[site][step.rows] = step.grid(site)
+                place(found[site], step.rows, step.grid(site), self.n_heads if site == "pattern" else 1)
         assert logits is not None
         return Run(logits, found)
 
@@ -285,15 +324,17 @@ class Model:
 
     def with_format(self, **changes: Any) -> Model:
         """The same model behind another chat format, e.g. `with_format(thinking=True)` or `(system="...")`."""
-        other = Model(self.hf, self.tokenizer, replace(self.chat, **changes), self.arch, self.name, self.identity)
+        chat = replace(self.chat, **changes)
+        other = Model(self.hf, self.tokenizer, chat, self.arch, self.name, self.identity, self.backend)
         other._live = self._live
         return other
 
     def verify(self) -> None:
         """Check by behaviour that every site fires, adds up, and is causal; raises `SiteError` naming what fails."""
-        from interp.model.check import check_causal, check_identities
+        from interp.model.check import check_causal, check_logits, settle
 
-        check_identities(self)
+        settle(self.hf, [self.arch], self.backend)
+        check_logits(self)
         check_causal(self)
 
     def provenance(self) -> dict[str, Any]:
@@ -302,6 +343,7 @@ class Model:
             "model": self.identity,
             "architecture": type(self.hf).__name__,
             "dtype": str(self.dtype).removeprefix("torch."),
+            "backend": self.backend.name,
             "attention": getattr(self.hf.config, "_attn_implementation", None),
             "chat": self.chat.provenance(),
             "versions": versions(),
@@ -323,7 +365,8 @@ class Model:
         """Right padding and no mask: what stands after a prompt cannot reach it in a causal model."""
         positions = torch.arange(ids.shape[1], device=ids.device)[None].expand_as(ids)
         try:
-            hidden = self.arch.backbone(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state
+            inputs = {"input_ids": ids, "position_ids": positions, "use_cache": False}
+            hidden = self.backend.forward(self.arch, inputs)
         except StopForward:
             return None
         ends = torch.tensor([len(e) - 1 for e in items], device=hidden.device)
@@ -342,6 +385,17 @@ class Run:
 
     logits: Tensor
     reads: dict[str, Tensor]
+
+
+def place(out: Tensor, rows: Sequence[int], values: Tensor, heads: int = 1) -> None:
+    """Put a batch's values `[batch, ..., feature]` into rows of `out`, head by head where heads are narrower there."""
+    if values.shape[-1] == out.shape[-1]:
+        out[rows] = values
+        return
+    wide = rearrange(out, "... (h k) -> ... h k", h=heads)
+    narrow = rearrange(values, "... (h k) -> ... h k", h=heads)
+    wide[rows, ..., narrow.shape[-1] :] = 0
+    wide[rows, ..., : narrow.shape[-1]] = narrow
 
 
 def flatten_edits(edits: Any) -> list[Edit]:
@@ -368,6 +422,6 @@ def _check_finite(wanted: dict[str, Tensor], plans: Sequence[Read], items: Seque
         layer, cell = (int(i) for i in (~fine).any(2).nonzero()[0])
         raise NonFiniteError(
             f"{read.site} at layer {read.layers[layer]} is not finite for the prompt "
-            f"{items[int(read.rows[cell])].prompt.text[:60]!r}; check the weights, or load the model with a wider dtype "
-            "(dtype='float32')"
+            f"{items[int(read.rows[cell])].prompt.text[:60]!r}; check the weights, or load the model with a wider "
+            "dtype (dtype='float32')"
         )

@@ -1,8 +1,8 @@
-"""The primitive: reads and edits inside one model's forward passes, by plain PyTorch hooks.
+"""The primitive: reads and edits inside one model's forward passes.
 
-A `Session` registers the hooks that its reads and edits need and takes them all off again, whatever happens in
-between; nothing of the model is replaced. What is running (which prompts, how padded, prompt or generation) is told to
-it through `Batch`; a forward pass made by someone else, such as `hf.generate` inside `model.edited(...)`, is
+A `Session` has its backend show it the sites that its reads and edits need, and takes everything off again, whatever
+happens in between; nothing of the model is replaced. What is running (which prompts, how padded, prompt or generation)
+is told to it through `Batch`; a forward pass made by someone else, such as `hf.generate` inside `model.edited(...)`, is
 understood as far as it can be, and refused where an edit needs to know the prompt's positions.
 """
 
@@ -10,14 +10,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
-from interp.errors import EditError, SiteError
+from interp.errors import EditError
 from interp.model.architecture import Architecture
+from interp.model.hooks import Backend
 from interp.text.chat import Encoded
 
 Phase = Literal["prompt", "generation", "both"]
@@ -31,11 +34,13 @@ class Cells:
         rows: The prompt's index.
         places: The place among the edit's positions; -1 for a generated token.
         sizes: How many tokens the edit's positions are in this prompt; 0 for a generated token.
+        pads: The prompt's left padding, in tokens.
     """
 
     rows: Tensor
     places: Tensor
     sizes: Tensor
+    pads: Tensor
 
 
 Change = Callable[[Tensor, Cells | None], Tensor]
@@ -46,7 +51,7 @@ class Op:
     """One change at one place.
 
     Attributes:
-        site: Where; see `interp.model.sites`.
+        site: Where; see `interp.model.sites`. `"routing"` is expert indices and weights side by side.
         layer: 0-based block.
         change: Maps values `[..., width]` to new ones of the same shape. `Cells` come along when single tokens were
             picked (`[cells, width]`), and `None` when the whole tensor `[batch, token, width]` is given.
@@ -91,9 +96,14 @@ class Batch:
     past: int = 0
     wordless: bool = False
 
+    @property
+    def width(self) -> int:
+        """Columns of the pass over the prompts, padding included."""
+        return max(len(item) + pad for item, pad in zip(self.encoded, self.pads, strict=True))
+
     def cells(self, positions: tuple[str | int, ...], phase: Phase) -> tuple[Tensor, Tensor, Cells] | None:
         """Batch indices, columns and `Cells` that a selection picks in a pass over the prompts; `None` for none."""
-        picked: list[tuple[int, int, int, int, int]] = []
+        picked: list[tuple[int, int, int, int, int, int]] = []
         for b, (item, row, pad) in enumerate(zip(self.encoded, self.rows, self.pads, strict=True)):
             chosen: dict[int, int] = {}
             place = 0
@@ -106,11 +116,28 @@ class Batch:
             if phase != "prompt":
                 for column in range(item.n_prompt, len(item)):
                     chosen.setdefault(column, -1)
-            picked += [(b, column + pad, row, at, place if at >= 0 else 0) for column, at in chosen.items()]
+            picked += [(b, column + pad, row, at, place if at >= 0 else 0, pad) for column, at in chosen.items()]
         if not picked:
             return None
-        b, t, row, place, size = torch.tensor(picked, device=self.device).unbind(1)
-        return b, t, Cells(row, place, size)
+        b, t, row, place, size, shift = torch.tensor(picked, device=self.device).unbind(1)
+        return b, t, Cells(row, place, size, shift)
+
+    def history(self, positions: tuple[str | int, ...], phase: Phase, dropped: int) -> Any:
+        """What `cells` gives, over all columns so far, of which the first `dropped` are gone (a sliding cache)."""
+        width, rows = self.width, len(self.rows)
+        found = self.cells(positions, phase)
+        parts = [] if found is None else [found]
+        if phase != "prompt":
+            later = torch.arange(width, self.past + 1, device=self.device)
+            b = torch.arange(rows, device=self.device).repeat_interleave(len(later))
+            row, pad = (torch.tensor(x, device=self.device)[b] for x in (self.rows, self.pads))
+            parts.append((b, later.repeat(rows), Cells(row, torch.full_like(b, -1), torch.zeros_like(b), pad)))
+        if not parts:
+            return None
+        b, t = (torch.cat([part[i] for part in parts]) for i in (0, 1))
+        cells = [torch.cat([getattr(part[2], name) for part in parts]) for name in ("rows", "places", "sizes", "pads")]
+        kept = t >= dropped
+        return (b[kept], t[kept] - dropped, Cells(*(c[kept] for c in cells))) if bool(kept.any()) else None
 
     def is_everything(self, positions: tuple[str | int, ...], phase: Phase) -> bool:
         """Whether a selection picks every token of a prompt pass (padding, which nothing reads, included)."""
@@ -121,13 +148,17 @@ class Batch:
 
 @dataclass
 class Read:
-    """A site to be copied: `out[j, c]` receives layer `layers[j]` at cell `c`, that is batch row `rows[c]`, `columns[c]`."""
+    """A site to be copied: `out[j, c]` receives layer `layers[j]` at batch row `rows[c]` and column `columns[c]`.
+
+    At `pattern`, `heads` tells how its features divide.
+    """
 
     site: str
     layers: tuple[int, ...]
     rows: Tensor
     columns: Tensor
     out: Tensor
+    heads: int = 1
 
 
 class StopForward(Exception):
@@ -141,11 +172,15 @@ class Session:
         arch: The model's parts.
         edits: Edits, applied in the order given.
         batch: Called for what is being run; `None` when a forward was not started by this package.
+        backend: Shows the sites.
     """
 
-    def __init__(self, arch: Architecture, edits: Sequence[Edit], batch: Callable[[], Batch | None]) -> None:
+    def __init__(
+        self, arch: Architecture, edits: Sequence[Edit], batch: Callable[[], Batch | None], backend: Backend
+    ) -> None:
         self._arch = arch
         self._batch = batch
+        self._backend = backend
         self._ops: dict[tuple[int, str], list[Op]] = defaultdict(list)
         self.edits = tuple(edits)
         self.touched: dict[int, int] = {id(edit): 0 for edit in self.edits}
@@ -155,31 +190,28 @@ class Session:
             if not ops:
                 raise EditError(f"{edit!r} changes nothing: it has no layer or site to act on")
             for op in ops:
+                arch.need("expert_weights" if op.site == "routing" else op.site, (op.layer,))
                 self._ops[(op.layer, op.site)].append(op)
         self._reads: dict[tuple[int, str], list[tuple[Read, int]]] = {}
-        self._stop: tuple[int, str] | None = None
-        self._handles: list[Any] = []
+        self._handles = ExitStack()
         self._raw_past = 0
         self._raw_generation = False
         self._begun: list[Batch] = []
         self._cells: dict[Any, Any] = {}
-        self._mid_in: dict[int, Tensor] = {}
 
-    def __enter__(self) -> Session:
-        try:
-            self._handles.append(self._arch.backbone.register_forward_pre_hook(self._start, with_kwargs=True))
-            for layer in sorted({layer for layer, _ in self._ops}):
-                self._hook_block(layer, {site for at, site in self._ops if at == layer})
-        except BaseException:
-            self.__exit__()
-            raise
+    def _wanted(self) -> set[tuple[int, str]]:
+        return set(self._ops)
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            start = self._arch.backbone.register_forward_pre_hook(self._start, with_kwargs=True)
+            stack.callback(start.remove)
+            stack.enter_context(self._backend.attach(self._arch, self._wanted(), self._visit))
+            self._handles = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-        self._mid_in.clear()
+        self._handles.close()
 
     def check_touched(self) -> None:
         """Raise `EditError` for an edit that met no token although the model ran: a silent no-op is a bug."""
@@ -204,69 +236,20 @@ class Session:
         elif past is not None and not batch.past:
             self._begun = [b for b in self._begun if b.wordless][:1] + [batch]
 
-    def _hook_block(self, layer: int, sites: set[str]) -> None:
-        block, module = self._arch.blocks[layer], self._arch.module
-        if "resid_pre" in sites or "resid_mid" in sites:
-            self._handles.append(block.register_forward_pre_hook(self._pre_block(layer), with_kwargs=True))
-        if "z" in sites:
-            hook = self._pre_z(layer)
-            self._handles.append(module(layer, "z").register_forward_pre_hook(hook, with_kwargs=True))
-        if "attn_out" in sites or "resid_mid" in sites:
-            self._handles.append(module(layer, "attn_out").register_forward_hook(self._post_attention(layer)))
-        for site in ("mlp_out", "resid_post"):
-            if site in sites:
-                self._handles.append(module(layer, site).register_forward_hook(self._post(layer, site)))
-
-    def _pre_block(self, layer: int) -> Callable[..., Any]:
-        def hook(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
-            x = args[0] if args else kwargs["hidden_states"]
-            new = self._apply(layer, "resid_pre", x)
-            if (layer, "resid_mid") in self._ops:
-                self._mid_in[layer] = new
-            return _with_first(args, kwargs, "hidden_states", x, new)
-
-        return hook
-
-    def _pre_z(self, layer: int) -> Callable[..., Any]:
-        def hook(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
-            return _with_first(args, kwargs, "input", args[0], self._apply(layer, "z", args[0]))
-
-        return hook
-
-    def _post_attention(self, layer: int) -> Callable[..., Any]:
-        def hook(_module: Any, _args: Any, output: Any) -> Any:
-            x = output[0] if isinstance(output, tuple) else output
-            new = self._apply(layer, "attn_out", x)
-            if (layer, "resid_mid") in self._ops:
-                mid = self._mid_in.pop(layer) + new
-                changed = self._apply(layer, "resid_mid", mid)
-                if changed is not mid:
-                    new = new + (changed - mid)
-            return _with_output(output, x, new)
-
-        return hook
-
-    def _post(self, layer: int, site: str) -> Callable[..., Any]:
-        def hook(_module: Any, _args: Any, output: Any) -> Any:
-            x = output[0] if isinstance(output, tuple) else output
-            return _with_output(output, x, self._apply(layer, site, x))
-
-        return hook
-
-    def _apply(self, layer: int, site: str, x: Tensor) -> Tensor:
+    def _visit(self, layer: int, site: str, x: Tensor) -> Tensor:
         key = (layer, site)
         for op in self._ops.get(key, ()):
             x = self._change(op, x)
         for read, place in self._reads.get(key, ()):
-            read.out[place].copy_(x[read.rows.to(x.device), read.columns.to(x.device)])
-        if key == self._stop:
-            raise StopForward
+            _copy(x, read, place)
         return x
 
     def _change(self, op: Op, x: Tensor) -> Tensor:
         batch = self._batch()
         if batch is None:
             return self._change_raw(op, x)
+        if op.site in ("k", "v") and batch.past:
+            return self._change_cached(op, x, batch)
         if batch.past:
             return x if op.phase == "prompt" else self._change_step(op, x, batch)
         if batch.is_everything(op.positions, op.phase):
@@ -275,7 +258,9 @@ class Session:
         key = (op.positions, op.phase)
         if key not in self._cells:
             self._cells[key] = batch.cells(op.positions, op.phase)
-        picked = self._cells[key]
+        return self._change_cells(op, x, self._cells[key])
+
+    def _change_cells(self, op: Op, x: Tensor, picked: tuple[Tensor, Tensor, Cells] | None) -> Tensor:
         if picked is None:
             return x
         b, t, cells = picked
@@ -285,17 +270,26 @@ class Session:
         out[b, t] = op.change(x[b, t], cells)
         return out
 
+    def _change_cached(self, op: Op, x: Tensor, batch: Batch) -> Tensor:
+        """Keys and values of all tokens so far, as the cache keeps them: unedited, so every step edits them again."""
+        if op.positions == ("all",) and op.phase == "both":
+            self.touched[id(op.owner)] += x.shape[0] * x.shape[1]
+            return op.change(x, None)
+        return self._change_cells(op, x, batch.history(op.positions, op.phase, batch.past + 1 - x.shape[1]))
+
     def _change_step(self, op: Op, x: Tensor, batch: Batch) -> Tensor:
         """A decoding step: one new token in every row."""
         if "step" not in self._cells:
-            rows = torch.tensor(batch.rows, device=x.device)
-            self._cells["step"] = Cells(rows, torch.full_like(rows, -1), torch.zeros_like(rows))
+            rows, pads = (torch.tensor(v, device=x.device) for v in (batch.rows, batch.pads))
+            self._cells["step"] = Cells(rows, torch.full_like(rows, -1), torch.zeros_like(rows), pads)
         self.touched[id(op.owner)] += x.shape[0]
         return op.change(x[:, 0], self._cells["step"])[:, None]
 
     def _change_raw(self, op: Op, x: Tensor) -> Tensor:
         """A forward that this package did not start: only its phase is known, from the length of the cache."""
         generating = self._raw_past > 0
+        if generating and op.site in ("k", "v") and op.phase != "both":
+            raise EditError(f"an edit of {op.site} in the {op.phase} phase needs model.generate: a cache mixes phases")
         if op.phase not in ("both", "generation" if generating else "prompt"):
             return x
         if not generating and op.positions != ("all",):
@@ -308,48 +302,54 @@ class Session:
 
 
 class ReadSession(Session):
-    """A session that also copies sites out, and stops the forward after the last one wanted."""
+    """A session that also copies sites out, and stops the forward when it has seen all that are wanted."""
 
     def __init__(
         self,
         arch: Architecture,
         edits: Sequence[Edit],
         batch: Callable[[], Batch | None],
+        backend: Backend,
         sites: Sequence[tuple[str, tuple[int, ...]]],
         stop: bool,
     ) -> None:
-        super().__init__(arch, edits, batch)
-        self._wanted = {(layer, site) for site, layers in sites for layer in layers}
-        self._stop = max(self._wanted, key=lambda key: (key[0], _ORDER[key[1]])) if stop and self._wanted else None
+        super().__init__(arch, edits, batch, backend)
+        self._read = {(layer, site) for site, layers in sites for layer in layers}
+        self._stop = stop and bool(self._read)
+        self._left: set[tuple[int, str]] = set()
 
-    def __enter__(self) -> ReadSession:
-        for key in self._wanted:
-            self._ops.setdefault(key, [])
-        super().__enter__()
-        return self
+    def _wanted(self) -> set[tuple[int, str]]:
+        return super()._wanted() | self._read
 
     def reading(self, reads: Sequence[Read]) -> None:
         """Set where the next forward's sites are copied to."""
         self._reads.clear()
+        self._left = set(self._read)
         for read in reads:
             for place, layer in enumerate(read.layers):
                 self._reads.setdefault((layer, read.site), []).append((read, place))
 
+    def _visit(self, layer: int, site: str, x: Tensor) -> Tensor:
+        x = super()._visit(layer, site, x)
+        self._left.discard((layer, site))
+        if self._stop and not self._left:
+            raise StopForward
+        return x
 
-_ORDER = {"resid_pre": 0, "z": 1, "attn_out": 2, "resid_mid": 3, "mlp_out": 4, "resid_post": 5}
+    @property
+    def unseen(self) -> set[tuple[int, str]]:
+        """Sites that the last forward did not show."""
+        return self._left
 
 
-def _with_first(args: tuple[Any, ...], kwargs: dict[str, Any], name: str, old: Tensor, new: Tensor) -> Any:
-    if new is old:
-        return None
-    if args:
-        return (new, *args[1:]), kwargs
-    return args, {**kwargs, name: new}
-
-
-def _with_output(output: Any, old: Tensor, new: Tensor) -> Any:
-    if new is old:
-        return None
-    if new.shape != old.shape:
-        raise SiteError(f"an edit returned shape {tuple(new.shape)} where {tuple(old.shape)} was")
-    return (new, *output[1:]) if isinstance(output, tuple) else new
+def _copy(x: Tensor, read: Read, place: int) -> None:
+    if read.site == "pattern":
+        # Right padding gets no weight: a shorter batch's keys are the first of the longest prompt's.
+        heads = read.heads
+        x = rearrange(x, "b q (h k) -> b q h k", h=heads)
+        out = rearrange(read.out[place], "c (h k) -> c h k", h=heads)
+        keys = min(x.shape[-1], out.shape[-1])
+        out[..., keys:] = 0
+        out[..., :keys].copy_(x[read.rows.to(x.device), read.columns.to(x.device), :, :keys])
+        return
+    read.out[place].copy_(x[read.rows.to(x.device), read.columns.to(x.device)])

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 import interp
-from interp.model.sites import SITES
-from tests.helpers.slow import PROMPTS, fingerprint, loaded, slow_greedy, slow_read
+from tests.helpers.slow import BASIC_SITES, PROMPTS, fingerprint, loaded, slow_greedy, slow_read
 from tests.helpers.tiny import FAMILIES, tiny_model, tiny_tokenizer
 
 POSITIONS = [0, "t_inst", "post_inst", "inst[0]"]
@@ -16,11 +15,11 @@ POSITIONS = [0, "t_inst", "post_inst", "inst[0]"]
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_site_equals_plain_hooks_and_hf_hidden_states(family: str) -> None:
     model = loaded(family)
-    acts = interp.capture(model, PROMPTS, sites=SITES, positions=POSITIONS)
+    acts = interp.capture(model, PROMPTS, sites=BASIC_SITES, positions=POSITIONS)
     for row, encoded in enumerate(model.encode(PROMPTS)):
         columns = [c for name in POSITIONS for c in encoded.columns(name)]
         slow = slow_read(model.hf, family, encoded.ids)
-        for site in SITES:
+        for site in BASIC_SITES:
             torch.testing.assert_close(acts.data[site][row], slow[site][:, columns], rtol=1e-4, atol=1e-4)
         with torch.no_grad():
             states = model.hf(torch.tensor([encoded.ids]), output_hidden_states=True).hidden_states
@@ -45,7 +44,7 @@ def test_every_site_is_causal_and_loading_leaves_the_model_as_it_was(family: str
     before = fingerprint(hf)
     model = interp.load(hf, tiny_tokenizer())
     model.verify()
-    interp.capture(model, PROMPTS, sites=SITES)
+    interp.capture(model, PROMPTS, sites=BASIC_SITES)
     model.generate(PROMPTS, max_new_tokens=3)
     assert fingerprint(hf) == before
 

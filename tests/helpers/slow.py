@@ -17,6 +17,8 @@ from torch import Tensor
 import interp
 from tests.helpers.tiny import CHATML, tiny_model, tiny_tokenizer
 
+BASIC_SITES = ("resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post", "z")
+"""The sites of every sequential block."""
 POST_NORM = ("gemma2", "olmo2")
 PROMPTS = ["Hi", "How do I bake bread?", "Tell me about the sea, please.", "x y"]
 

@@ -13,8 +13,7 @@ import interp
 from interp.activations.columns import resolve_columns
 from interp.errors import EditError, NonFiniteError, PositionError, PromptError, SiteError
 from interp.model.batching import plan
-from interp.model.sites import SITES
-from tests.helpers.slow import PROMPTS, count_hooks, fingerprint, loaded, slow_read
+from tests.helpers.slow import BASIC_SITES, PROMPTS, count_hooks, fingerprint, loaded, slow_read
 from tests.helpers.tiny import tiny_model, tiny_tokenizer
 
 CLOSE: dict[str, float] = {"rtol": 1e-5, "atol": 1e-5}
@@ -22,10 +21,10 @@ CLOSE: dict[str, float] = {"rtol": 1e-5, "atol": 1e-5}
 
 def test_a_batch_gives_the_numbers_of_single_prompts_in_the_order_given() -> None:
     model = loaded()
-    together = interp.capture(model, PROMPTS, sites=SITES)
+    together = interp.capture(model, PROMPTS, sites=BASIC_SITES)
     for row, prompt in enumerate(PROMPTS):
-        alone = interp.capture(model, prompt, sites=SITES)
-        for site in SITES:
+        alone = interp.capture(model, prompt, sites=BASIC_SITES)
+        for site in BASIC_SITES:
             torch.testing.assert_close(together.data[site][row], alone.data[site][0], **CLOSE)
     assert [p.text for p in together.prompts] == PROMPTS
 
@@ -47,20 +46,20 @@ def test_batches_keep_to_the_budget_and_hold_every_prompt_once() -> None:
             assert len(batch) == 1 or max(lengths[i] for i in batch) * len(batch) <= budget
 
 
-@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("site", BASIC_SITES)
 @pytest.mark.parametrize("layer", [0, 1, 2])
 def test_stopping_early_gives_what_a_full_run_gives(site: str, layer: int) -> None:
     model = loaded()
-    full = interp.capture(model, PROMPTS, sites=SITES)
+    full = interp.capture(model, PROMPTS, sites=BASIC_SITES)
     early = interp.capture(model, PROMPTS, sites=site, layers=layer)
     assert torch.equal(early.sel(), full.data[site][:, [layer]])
 
 
-@pytest.mark.parametrize("last", SITES)
+@pytest.mark.parametrize("last", BASIC_SITES)
 def test_stopping_early_waits_for_every_site_wanted(last: str) -> None:
     model = loaded()
-    for other in SITES:
-        full = interp.capture(model, PROMPTS, sites=SITES, layers=1)
+    for other in BASIC_SITES:
+        full = interp.capture(model, PROMPTS, sites=BASIC_SITES, layers=1)
         early = interp.capture(model, PROMPTS, sites=[other, last], layers=1)
         for site in (other, last):
             assert torch.equal(early.data[site], full.data[site])
@@ -224,12 +223,12 @@ def test_reads_see_the_stream_after_the_edits() -> None:
 
 def test_bfloat16_is_within_its_own_noise() -> None:
     model = interp.load(tiny_model().to(torch.bfloat16), tiny_tokenizer())
-    acts = interp.capture(model, PROMPTS, sites=SITES)
+    acts = interp.capture(model, PROMPTS, sites=BASIC_SITES)
     assert acts.sel("resid_post").dtype == torch.bfloat16
     for row, encoded in enumerate(model.encode(PROMPTS)):
         columns = [encoded.columns(n)[0] for n in acts.positions]
         slow = slow_read(model.hf, "llama", encoded.ids)
-        for site in SITES:
+        for site in BASIC_SITES:
             want = slow[site][:, columns].float()
             error = (acts.data[site][row].float() - want).norm() / want.norm()
             assert error < 0.03, site
@@ -273,7 +272,7 @@ def test_the_model_is_bit_for_bit_unchanged_after_success_and_after_exceptions()
     before = fingerprint(model.hf)
     assert " 0 " in before
     edits = [interp.edits.ablate(torch.ones(model.d_model)), interp.edits.scale_heads([(0, 1)])]
-    interp.capture(model, PROMPTS, sites=SITES, edits=edits)
+    interp.capture(model, PROMPTS, sites=BASIC_SITES, edits=edits)
     model.run(PROMPTS, reads=["z"], edits=edits)
     model.generate(PROMPTS, max_new_tokens=3, edits=edits)
     with model.edited(*edits):

@@ -13,8 +13,7 @@ from torch import Tensor
 import interp
 from interp import Direction, edits
 from interp.errors import DirectionError, EditError, SiteError
-from interp.model.sites import SITES
-from tests.helpers.slow import PROMPTS, at, count_hooks, lively, loaded, slow_greedy, slow_read
+from tests.helpers.slow import BASIC_SITES, PROMPTS, at, count_hooks, lively, loaded, slow_greedy, slow_read
 
 CLOSE: dict[str, float] = {"rtol": 1e-4, "atol": 1e-4}
 WIDTH = 48
@@ -43,7 +42,7 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[[Tensor], Tensor], tuple[str
             lambda x: x + 2 * vector(1),
             (site, 1),
         )
-        for site in SITES
+        for site in BASIC_SITES
     },
     **{
         f"ablate {site}": (
@@ -51,7 +50,7 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[[Tensor], Tensor], tuple[str
             lambda x: x - (x @ UNIT)[..., None] * UNIT,
             (site, 1),
         )
-        for site in SITES
+        for site in BASIC_SITES
     },
     "ablate to a number": (
         lambda **k: edits.ablate(R, 3.5, sites="resid_pre", layers=2, **k),

@@ -165,11 +165,11 @@ def test_training_mode_is_refused_in_whole_and_in_part() -> None:
 
 
 def test_a_model_of_unknown_blocks_is_refused_by_what_they_look_like() -> None:
-    from transformers import GPT2Config, GPT2LMHeadModel
+    from transformers import MambaConfig, MambaForCausalLM
 
-    config = GPT2Config(n_embd=48, n_layer=2, n_head=4, vocab_size=320, n_positions=64)
-    with pytest.raises(ModelError, match=r"GPT2LMHeadModel are of no known kind \(children: ln_1"):
-        interp.load(GPT2LMHeadModel(config).eval(), tiny_tokenizer())
+    config = MambaConfig(hidden_size=32, num_hidden_layers=2, vocab_size=320, state_size=4)
+    with pytest.raises(ModelError, match=r"MambaForCausalLM are of no known kind \(children: norm, mixer"):
+        interp.load(MambaForCausalLM(config).eval(), tiny_tokenizer())
     with pytest.raises(ModelError, match="no output head"):
         interp.load(tiny_model().model, tiny_tokenizer())
 
@@ -206,7 +206,7 @@ def test_a_site_that_leads_nowhere_is_not_causal() -> None:
     hf = tiny_model()
     hf.model.layers[2].self_attn.o_proj.weight.data.zero_()
     model = interp.load(hf, tiny_tokenizer())
-    with pytest.raises(SiteError, match="changing z at layer 2"):
+    with pytest.raises(SiteError, match="changing q at layer 2"):
         model.verify()
 
 
