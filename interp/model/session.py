@@ -122,22 +122,25 @@ class Batch:
         b, t, row, place, size, shift = torch.tensor(picked, device=self.device).unbind(1)
         return b, t, Cells(row, place, size, shift)
 
-    def history(self, positions: tuple[str | int, ...], phase: Phase, dropped: int) -> Any:
+    def history(
+        self, positions: tuple[str | int, ...], phase: Phase, dropped: int
+    ) -> tuple[Tensor, Tensor, Cells] | None:
         """What `cells` gives, over all columns so far, of which the first `dropped` are gone (a sliding cache)."""
-        width, rows = self.width, len(self.rows)
         found = self.cells(positions, phase)
-        parts = [] if found is None else [found]
+        parts: list[tuple[Tensor, ...]] = []
+        if found is not None:
+            b, t, cells = found
+            parts.append((b, t, cells.rows, cells.places, cells.sizes, cells.pads))
         if phase != "prompt":
-            later = torch.arange(width, self.past + 1, device=self.device)
-            b = torch.arange(rows, device=self.device).repeat_interleave(len(later))
+            later = torch.arange(self.width, self.past + 1, device=self.device)
+            b = torch.arange(len(self.rows), device=self.device).repeat_interleave(len(later))
             row, pad = (torch.tensor(x, device=self.device)[b] for x in (self.rows, self.pads))
-            parts.append((b, later.repeat(rows), Cells(row, torch.full_like(b, -1), torch.zeros_like(b), pad)))
+            parts.append((b, later.repeat(len(self.rows)), row, torch.full_like(b, -1), torch.zeros_like(b), pad))
         if not parts:
             return None
-        b, t = (torch.cat([part[i] for part in parts]) for i in (0, 1))
-        cells = [torch.cat([getattr(part[2], name) for part in parts]) for name in ("rows", "places", "sizes", "pads")]
+        b, t, *others = (torch.cat(column) for column in zip(*parts, strict=True))
         kept = t >= dropped
-        return (b[kept], t[kept] - dropped, Cells(*(c[kept] for c in cells))) if bool(kept.any()) else None
+        return (b[kept], t[kept] - dropped, Cells(*(c[kept] for c in others))) if bool(kept.any()) else None
 
     def is_everything(self, positions: tuple[str | int, ...], phase: Phase) -> bool:
         """Whether a selection picks every token of a prompt pass (padding, which nothing reads, included)."""
