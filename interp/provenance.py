@@ -41,10 +41,10 @@ def cache_dir(*parts: str) -> Path:
     return folder
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that numbers depend on."""
+def versions(*more: str) -> dict[str, str]:
+    """Versions of Python and of the packages that numbers depend on, `more` among them."""
     found = {"python": platform.python_version()}
-    for package in _PACKAGES:
+    for package in (*_PACKAGES, *more):
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

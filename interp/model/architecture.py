@@ -66,10 +66,17 @@ class Layout:
 
 @dataclass(frozen=True)
 class Feature:
-    """What a forward showed of a site at one layer: the width and type of its values."""
+    """What a forward showed of a site at one layer.
+
+    Attributes:
+        width: Features of its values.
+        dtype: Their type.
+        editable: Whether a change there reaches what follows; some backends show a copy at some sites.
+    """
 
     width: int
     dtype: torch.dtype
+    editable: bool = True
 
 
 @dataclass(frozen=True)

@@ -7,36 +7,33 @@ that shows these to a visit first; modules that are not tapped get through it un
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
-from einops import rearrange, repeat
+from einops import repeat
 from torch import Tensor, nn
 
 from interp.errors import SiteError
+from interp.model.block_visit import BlockVisit
 
-_Tap = tuple[int, frozenset[str], Callable[[int, str, Tensor], Tensor]]
-_taps: dict[int, list[_Tap]] = {}
+_taps: dict[int, list[BlockVisit]] = {}
 
 
 @contextmanager
-def tap_attention(
-    module: nn.Module, layer: int, sites: Collection[str], visit: Callable[[int, str, Tensor], Tensor]
-) -> Generator[None]:
-    """Show an attention module's `q`, `k`, `v` `[batch, token, head * width]` and `pattern` to `visit`.
+def tap_attention(module: nn.Module, shown: BlockVisit) -> Generator[None]:
+    """Show an attention module's `q`, `k`, `v` and `pattern` to a visit.
 
     With a key-value cache, `k` and `v` are those of every token so far: what a visit makes of the keys of earlier
     tokens is not kept in the cache, so it has to make it again at every step.
     """
-    tap: _Tap = (layer, frozenset(sites), visit)
     if not _taps:
         _install()
-    _taps.setdefault(id(module), []).append(tap)
+    _taps.setdefault(id(module), []).append(shown)
     try:
         yield
     finally:
-        _taps[id(module)].remove(tap)
+        _taps[id(module)].remove(shown)
         if not _taps[id(module)]:
             del _taps[id(module)]
         if not _taps:
@@ -71,7 +68,7 @@ def _uninstall() -> None:
 
 def _attend(
     function: Callable[..., Any],
-    taps: list[_Tap],
+    taps: list[BlockVisit],
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -79,33 +76,24 @@ def _attend(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> Any:
-    for layer, sites, visit in taps:
-        if "q" in sites:
-            query = _shown(query, layer, "q", visit)
-        if "k" in sites:
-            key = _shown(key, layer, "k", visit)
-        if "v" in sites:
-            value = _shown(value, layer, "v", visit)
+    for shown in taps:
+        query, key, value = shown.heads("q", query), shown.heads("k", key), shown.heads("v", value)
     output, weights = function(module, query, key, value, *args, **kwargs)
-    for layer, sites, visit in taps:
-        if "pattern" not in sites:
-            continue
-        if weights is None:
-            raise SiteError(
-                "this attention implementation gives no attention weights; load the model with "
-                "attn_implementation='eager' to see the pattern"
-            )
-        heads = weights.shape[1]
-        pattern = rearrange(weights, "b h q k -> b q (h k)")
-        new = visit(layer, "pattern", pattern)
-        if new is not pattern:
-            weights = rearrange(new, "b q (h k) -> b h q k", h=heads)
-            values = repeat(value, "b g k d -> b (g r) k d", r=heads // value.shape[1])
-            output = (weights @ values).transpose(1, 2).contiguous()
+    for shown in taps:
+        if "pattern" in shown.sites:
+            if weights is None:
+                raise SiteError(
+                    "this attention implementation gives no attention weights; load the model with "
+                    "attn_implementation='eager' to see the pattern"
+                )
+            output, weights = attend_with(shown, output, weights, value)
     return output, weights
 
 
-def _shown(x: Tensor, layer: int, site: str, visit: Callable[[int, str, Tensor], Tensor]) -> Tensor:
-    flat = rearrange(x, "b h t d -> b t (h d)")
-    new = visit(layer, site, flat)
-    return x if new is flat else rearrange(new, "b t (h d) -> b h t d", h=x.shape[1])
+def attend_with(shown: BlockVisit, output: Tensor, weights: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Attention's output `[batch, token, head, width]` and weights after a visit of the pattern."""
+    new = shown.pattern(weights)
+    if new is weights:
+        return output, weights
+    values = repeat(value, "b g k d -> b (g r) k d", r=new.shape[1] // value.shape[1])
+    return (new @ values).transpose(1, 2).contiguous(), new

@@ -49,7 +49,8 @@ def settle(hf: Any, readings: list[Architecture], backend: Backend, check: bool 
     for arch in readings:
         try:
             seen = _look(hf, arch, backend)
-            found = replace(arch, features={key: Feature(x.shape[-1], x.dtype) for key, x in seen.items()})
+            features = {k: Feature(x.shape[-1], x.dtype, k not in backend.read_only) for k, x in seen.items()}
+            found = replace(arch, features=features)
             if check:
                 _check_identities(type(hf).__name__, found, seen)
             return found
@@ -65,6 +66,8 @@ def check_causal(model: Model) -> None:
     plain = model.logits([probe])
     for site in SITES:
         for layer in model.arch.layers_with(site):
+            if not model.arch.features[layer, site].editable:
+                continue
             if torch.equal(model.logits([probe], edits=[_Nudge(site, layer)]), plain):
                 raise SiteError(f"changing {site} at layer {layer} does not change the logits: the site is not live")
 
@@ -98,11 +101,15 @@ def logit_finish(hf: Any) -> Callable[[Tensor], Tensor]:
     return finish
 
 
+def attention_of(arch: Architecture) -> str | None:
+    """The attention implementation that an architecture's backbone runs."""
+    return getattr(getattr(arch.backbone, "config", None), "_attn_implementation", None)
+
+
 def _look(hf: Any, arch: Architecture, backend: Backend) -> dict[tuple[int, str], Tensor]:
     """Every site in one short forward, `[token, feature]` each."""
     wanted = {(layer, site) for site in SITES for layer in arch.candidates(site)}
-    eager = getattr(hf.config.get_text_config(), "_attn_implementation", None) == "eager"
-    if not eager:
+    if attention_of(arch) != "eager":
         wanted -= {(layer, "pattern") for layer in range(arch.n_layers)}
     seen: dict[tuple[int, str], Tensor] = {}
 
@@ -118,7 +125,8 @@ def _look(hf: Any, arch: Architecture, backend: Backend) -> dict[tuple[int, str]
     for layer, site in sorted(wanted - set(seen)):
         if site not in _MAY_BE_ABSENT:
             raise SiteError(f"{type(hf).__name__}: {site} at layer {layer} did not fire in a forward pass")
-    if all(sequential) is arch.parallel:
+    # Under another backend a copy of these modules runs: how they hang together has been settled before.
+    if any(taken) and all(sequential) is arch.parallel:
         kind = "parallel: attention and MLP read the same residual" if arch.parallel else "sequential"
         raise SiteError(f"{type(hf).__name__}: its blocks are not {kind}")
     return seen

@@ -9,24 +9,37 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
-import torch
 from torch import Tensor
 
 from interp.errors import SiteError
 from interp.model.architecture import Architecture
 from interp.model.attention_tap import tap_attention
+from interp.model.block_visit import BlockVisit, Visit
 from interp.model.router_tap import tap_router
 from interp.model.sites import ATTENTION_SITES
 
-Visit = Callable[[int, str, Tensor], Tensor]
+BackendName = Literal["hooks", "transformer_lens", "nnsight"]
 
 
 class Backend(Protocol):
-    """Runs forward passes and shows the values at sites."""
+    """Runs forward passes and shows the values at sites.
 
-    name: str
+    Attributes:
+        name: As given to `interp.load`.
+        packages: Distributions whose versions its numbers depend on.
+        read_only: (layer, site) that it can show, but where a change has no effect.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def packages(self) -> tuple[str, ...]: ...  # noqa: D102
+
+    @property
+    def read_only(self) -> Collection[tuple[int, str]]: ...  # noqa: D102
 
     def attach(self, arch: Architecture, wanted: Collection[tuple[int, str]], visit: Visit) -> ExitStack:
         """Show the wanted (layer, site) to `visit` from now on; closing the stack ends it."""
@@ -41,140 +54,90 @@ class HooksBackend:
     """Plain hooks on the model itself."""
 
     name = "hooks"
+    packages = ()
+    read_only = frozenset[tuple[int, str]]()
 
     def attach(self, arch: Architecture, wanted: Collection[tuple[int, str]], visit: Visit) -> ExitStack:
         """Register hooks for the wanted (layer, site)."""
-        return _Hooks(arch, wanted, visit).stack
+        with ExitStack() as stack:
+            for layer in sorted({layer for layer, _ in wanted}):
+                _hook(stack, arch, BlockVisit(layer, {site for at, site in wanted if at == layer}, visit))
+            return stack.pop_all()
 
     def forward(self, arch: Architecture, inputs: Mapping[str, Any]) -> Tensor:
         """The backbone's own forward."""
         return arch.backbone(**inputs).last_hidden_state
 
 
-class _Hooks:
-    def __init__(self, arch: Architecture, wanted: Collection[tuple[int, str]], visit: Visit) -> None:
-        self._arch, self._visit = arch, visit
-        self._wanted = frozenset(wanted)
-        self._mid_in: dict[int, Tensor] = {}
-        self._batch = 0
-        with ExitStack() as stack:
-            for layer in sorted({layer for layer, _ in wanted}):
-                self._hook(stack, layer, {site for at, site in self._wanted if at == layer})
-            stack.callback(self._mid_in.clear)
-            self.stack = stack.pop_all()
+def _hook(stack: ExitStack, arch: Architecture, shown: BlockVisit) -> None:
+    """Put on one block the hooks that its wanted sites need."""
+    layer, sites = shown.layer, shown.sites
+    block = arch.blocks[layer]
 
-    def _hook(self, stack: ExitStack, layer: int, sites: set[str]) -> None:
-        block, module = self._arch.blocks[layer], self._arch.module
+    def on(handle: Any) -> None:
+        stack.callback(handle.remove)
 
-        def on(handle: Any) -> None:
-            stack.callback(handle.remove)
+    def see(site: str) -> Callable[[Tensor], Tensor]:
+        return lambda x: shown.see(site, x)
 
-        routed = sites & {"router_logits", "expert_indices", "expert_weights", "routing"}
-        if sites & {"resid_pre", "resid_mid"} or routed:
-            on(block.register_forward_pre_hook(self._before_block(layer), with_kwargs=True))
-        if attended := sites & set(ATTENTION_SITES):
-            stack.enter_context(tap_attention(module(layer, "attention"), layer, attended, self._visit))
-        for site, role in (("z", "o_proj"), ("mlp_post", "down")):
-            if site in sites:
-                on(module(layer, role).register_forward_pre_hook(self._input(layer, site), with_kwargs=True))
-        if sites & {"attn_out", "resid_mid"}:
-            on(module(layer, "attn_out").register_forward_hook(self._after_attention(layer)))
-        if "router_logits" in sites:
-            stack.enter_context(tap_router(module(layer, "router"), self._flat(layer, "router_logits")))
-        if routed - {"router_logits"}:
-            on(module(layer, "experts").register_forward_pre_hook(self._experts(layer, routed), with_kwargs=True))
-        if "mlp_out" in sites:
-            on(module(layer, "mlp_out").register_forward_hook(self._output(layer, "mlp_out")))
-        if "resid_post" in sites:
-            on(block.register_forward_hook(self._output(layer, "resid_post")))
-
-    def _before_block(self, layer: int) -> Callable[..., Any]:
-        def hook(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
-            x = args[0] if args else kwargs["hidden_states"]
-            self._batch = x.shape[0]
-            new = self._visit(layer, "resid_pre", x) if (layer, "resid_pre") in self._wanted else x
-            if (layer, "resid_mid") in self._wanted:
-                self._mid_in[layer] = new
-            return _with_input(args, kwargs, "hidden_states", x, new)
-
-        return hook
-
-    def _input(self, layer: int, site: str) -> Callable[..., Any]:
-        def hook(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
-            x = args[0] if args else kwargs["input"]
-            return _with_input(args, kwargs, "input", x, self._visit(layer, site, x))
-
-        return hook
-
-    def _after_attention(self, layer: int) -> Callable[..., Any]:
-        def hook(_module: Any, _args: Any, output: Any) -> Any:
-            x = output[0] if isinstance(output, tuple) else output
-            new = self._visit(layer, "attn_out", x) if (layer, "attn_out") in self._wanted else x
-            if (layer, "resid_mid") in self._wanted:
-                mid = self._mid_in.pop(layer) + new
-                changed = self._visit(layer, "resid_mid", mid)
-                if changed is not mid:
-                    new = new + (changed - mid)
-            return _with_output(output, x, new)
-
-        return hook
-
-    def _output(self, layer: int, site: str) -> Callable[..., Any]:
-        def hook(_module: Any, _args: Any, output: Any) -> Any:
-            x = output[0] if isinstance(output, tuple) else output
-            return _with_output(output, x, self._visit(layer, site, x))
-
-        return hook
-
-    def _experts(self, layer: int, sites: set[str]) -> Callable[..., Any]:
-        """Experts are called with hidden states, indices and weights, tokens of all rows one after another."""
-
-        def hook(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
-            values = [*args, *kwargs.values()]
-            indices, weights = values[1], values[2]
-            if "expert_indices" in sites:
-                indices = self._flat(layer, "expert_indices")(indices)
-            if "routing" in sites:
-                indices, weights = self._both(layer, indices, weights)
-            if "expert_weights" in sites:
-                weights = self._flat(layer, "expert_weights")(weights)
-            if indices is values[1] and weights is values[2]:
-                return None
-            values[1:3] = indices, weights
-            return tuple(values[: len(args)]), dict(zip(kwargs, values[len(args) :], strict=True))
-
-        return hook
-
-    def _both(self, layer: int, indices: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Indices and weights shown together; as floats, in which an index is exact."""
-        wide = torch.promote_types(weights.dtype, torch.float32)
-        both = torch.cat([indices.to(wide), weights.to(wide)], -1)
-        new = self._flat(layer, "routing")(both)
-        if new is both:
-            return indices, weights
-        k = indices.shape[-1]
-        return new[..., :k].to(indices.dtype), new[..., k:].to(weights.dtype)
-
-    def _flat(self, layer: int, site: str) -> Callable[[Tensor], Tensor]:
-        def visit(x: Tensor) -> Tensor:
-            shaped = x if x.ndim == 3 else x.view(self._batch, -1, x.shape[-1])
-            new = self._visit(layer, site, shaped)
-            return x if new is shaped else new.reshape(x.shape)
-
-        return visit
+    routed = sites & {"router_logits", "expert_indices", "expert_weights", "routing"}
+    if sites & {"resid_pre", "resid_mid"} or routed:
+        on(block.register_forward_pre_hook(_before("hidden_states", shown.enter), with_kwargs=True))
+    if sites & set(ATTENTION_SITES):
+        stack.enter_context(tap_attention(arch.module(layer, "attention"), shown))
+    for site, role in (("z", "o_proj"), ("mlp_post", "down")):
+        if site in sites:
+            hook = _before("input", see(site))
+            on(arch.module(layer, role).register_forward_pre_hook(hook, with_kwargs=True))
+    if sites & {"attn_out", "resid_mid"}:
+        on(arch.module(layer, "attn_out").register_forward_hook(_after(shown.attention)))
+    if "router_logits" in sites:
+        stack.enter_context(tap_router(arch.module(layer, "router"), lambda x: shown.tokens("router_logits", x)))
+    if routed - {"router_logits"}:
+        on(arch.module(layer, "experts").register_forward_pre_hook(_experts(shown), with_kwargs=True))
+    if "mlp_out" in sites:
+        on(arch.module(layer, "mlp_out").register_forward_hook(_after(see("mlp_out"))))
+    if "resid_post" in sites:
+        on(block.register_forward_hook(_after(see("resid_post"))))
 
 
-def _with_input(args: tuple[Any, ...], kwargs: dict[str, Any], name: str, old: Tensor, new: Tensor) -> Any:
-    if new is old:
-        return None
-    if args:
-        return (new, *args[1:]), kwargs
-    return args, {**kwargs, name: new}
+def _before(name: str, change: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
+    """A pre-hook that changes a module's first argument, which may be given by name."""
+
+    def hook(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
+        old = args[0] if args else kwargs[name]
+        new = change(old)
+        if new is old:
+            return None
+        return ((new, *args[1:]), kwargs) if args else (args, {**kwargs, name: new})
+
+    return hook
 
 
-def _with_output(output: Any, old: Tensor, new: Tensor) -> Any:
-    if new is old:
-        return None
-    if new.shape != old.shape:
-        raise SiteError(f"an edit returned shape {tuple(new.shape)} where {tuple(old.shape)} was")
-    return (new, *output[1:]) if isinstance(output, tuple) else new
+def _after(change: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
+    """A hook that changes a module's output, or the first of several."""
+
+    def hook(_module: Any, _args: Any, output: Any) -> Any:
+        old = output[0] if isinstance(output, tuple) else output
+        new = change(old)
+        if new is old:
+            return None
+        if new.shape != old.shape:
+            raise SiteError(f"an edit returned shape {tuple(new.shape)} where {tuple(old.shape)} was")
+        return (new, *output[1:]) if isinstance(output, tuple) else new
+
+    return hook
+
+
+def _experts(shown: BlockVisit) -> Callable[..., Any]:
+    """Experts are called with hidden states, indices and weights, tokens of all rows one after another."""
+
+    def hook(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
+        values = [*args, *kwargs.values()]
+        indices, weights = shown.experts(values[1], values[2])
+        if indices is values[1] and weights is values[2]:
+            return None
+        values[1:3] = indices, weights
+        return tuple(values[: len(args)]), dict(zip(kwargs, values[len(args) :], strict=True))
+
+    return hook

@@ -9,8 +9,9 @@ import torch
 
 from interp.errors import ModelError
 from interp.model.architecture import find_architecture
+from interp.model.backends import make_backend
 from interp.model.check import check_logits, check_weights, settle
-from interp.model.hooks import HooksBackend
+from interp.model.hooks import BackendName, HooksBackend
 from interp.model.model import Model
 from interp.provenance import digest_files, digest_text
 from interp.text.chat import ChatFormat
@@ -34,6 +35,8 @@ def load(
     system: str | None = None,
     thinking: bool | None = None,
     date: str | None = None,
+    backend: BackendName = "hooks",
+    remote: bool | str = False,
     check: bool = True,
 ) -> Model:
     """Load a causal LM to look into.
@@ -51,6 +54,9 @@ def load(
         system: System prompt for prompts that bring none.
         thinking: Thinking mode; `None` turns it off where the template has a switch.
         date: Date for templates that print one.
+        backend: What runs forward passes: plain `"hooks"` on the model itself, `"transformer_lens"` (a bridge over a
+            private copy, with weights of its own) or `"nnsight"` (a private copy that shares the weights).
+        remote: nnsight only: `True` runs every forward on NDIF, `"local"` takes the same way without leaving here.
         check: Check by one short forward that the sites fire and add up.
 
     Raises:
@@ -91,9 +97,12 @@ def load(
         )
     except UnicodeDecodeError as error:
         raise ModelError(f"the chat template {chat_template} is no UTF-8 text; give a Jinja file") from error
-    backend = HooksBackend()
-    arch = settle(hf, find_architecture(hf), backend, check)
-    loaded = Model(hf, tokenizer, chat, arch, name, identity, backend)
+    hooks = HooksBackend()
+    arch = settle(hf, find_architecture(hf), hooks, check)
+    runs, arch = make_backend(backend, hf, tokenizer, arch, remote)
+    if runs.name != hooks.name:
+        arch = settle(hf, [arch], runs, check)
+    loaded = Model(hf, tokenizer, chat, arch, name, identity, runs)
     if check:
         check_logits(loaded)
     return loaded

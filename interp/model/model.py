@@ -339,14 +339,16 @@ class Model:
 
     def provenance(self) -> dict[str, Any]:
         """What the model's numbers depend on."""
+        from interp.model.check import attention_of
+
         return {
             "model": self.identity,
             "architecture": type(self.hf).__name__,
             "dtype": str(self.dtype).removeprefix("torch."),
             "backend": self.backend.name,
-            "attention": getattr(self.hf.config, "_attn_implementation", None),
+            "attention": attention_of(self.arch),
             "chat": self.chat.provenance(),
-            "versions": versions(),
+            "versions": versions(*self.backend.packages),
         }
 
     @contextlib.contextmanager

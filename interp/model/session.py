@@ -193,7 +193,13 @@ class Session:
             if not ops:
                 raise EditError(f"{edit!r} changes nothing: it has no layer or site to act on")
             for op in ops:
-                arch.need("expert_weights" if op.site == "routing" else op.site, (op.layer,))
+                site = "expert_weights" if op.site == "routing" else op.site
+                arch.need(site, (op.layer,))
+                if not arch.features[op.layer, site].editable:
+                    raise EditError(
+                        f"{backend.name} shows {site} when it has had its effect, so a change there does nothing; load "
+                        "the model with backend='hooks'"
+                    )
                 self._ops[(op.layer, op.site)].append(op)
         self._reads: dict[tuple[int, str], list[tuple[Read, int]]] = {}
         self._handles = ExitStack()
