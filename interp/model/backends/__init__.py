@@ -27,6 +27,6 @@ def make_backend(
     if name == "nnsight":
         from interp.model.backends.nnsight import NNsightBackend
 
-        sight = NNsightBackend(hf, tokenizer, arch, remote)
+        sight = NNsightBackend(hf, tokenizer, arch)
         return sight, sight.arch
     raise ModelError(f"unknown backend {name!r}; known: {', '.join(get_args(BackendName))}")
