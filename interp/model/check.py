@@ -114,7 +114,9 @@ def _look(hf: Any, arch: Architecture, backend: Backend) -> dict[tuple[int, str]
     seen: dict[tuple[int, str], Tensor] = {}
 
     def visit(layer: int, site: str, x: Tensor) -> Tensor:
-        seen[layer, site] = x[0].clone()
+        # A copy into a buffer: what a remote backend fills later.
+        seen[layer, site] = torch.empty(x.shape[1:], dtype=x.dtype, device=x.device)
+        seen[layer, site].copy_(x[0])
         return x
 
     ids = torch.tensor([_probe(hf).ids], device=hf.get_input_embeddings().weight.device)

@@ -17,6 +17,8 @@ def make_backend(
     Raises:
         ModelError: For an unknown name, a package that is not installed, or a model that the peer cannot take.
     """
+    if remote and name != "nnsight":
+        raise ModelError(f"remote={remote!r} needs backend='nnsight'; the backend {name} runs here")
     if name == "hooks":
         return HooksBackend(), arch
     if name == "transformer_lens":
@@ -26,7 +28,8 @@ def make_backend(
         return lens, lens.arch
     if name == "nnsight":
         from interp.model.backends.nnsight import NNsightBackend
+        from interp.model.backends.remote import RemoteBackend
 
-        sight = NNsightBackend(hf, tokenizer, arch)
+        sight = RemoteBackend(hf, tokenizer, arch, remote) if remote else NNsightBackend(hf, tokenizer, arch)
         return sight, sight.arch
     raise ModelError(f"unknown backend {name!r}; known: {', '.join(get_args(BackendName))}")

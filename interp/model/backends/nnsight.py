@@ -11,12 +11,13 @@ import copy
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from interp.errors import ModelError, SiteError
-from interp.model.architecture import Architecture
+from interp.model.architecture import Architecture, Layout
 from interp.model.attention_tap import attend_with
 from interp.model.backends.private import backbone_of, forbid, missing, path_of, private_copy
 from interp.model.block_visit import BlockVisit, Visit
@@ -64,7 +65,7 @@ class NNsightBackend:
 
     def forward(self, arch: Architecture, inputs: Mapping[str, Any]) -> Tensor:
         """One trace of the backbone."""
-        stages = self._stages(arch)
+        stages = self.stages(arch, self._live)
         found: list[Tensor] = []
         stopped: list[StopForward] = []
         with self._backbone.trace(**inputs) as tracer:
@@ -79,13 +80,19 @@ class NNsightBackend:
             raise stopped[0]
         return found[0]
 
+    def _live(self, layer: int, path: str, inputs: bool, inside: str | None) -> Place:
+        envoy = follow(self._blocks[layer], path)
+        return LivePlace(getattr(envoy.source, operation(envoy, inside)) if inside else envoy, inputs)
+
     def _visit(self, layer: int, site: str, x: Tensor) -> Tensor:
         for wanted, visit in self._attached:
             if (layer, site) in wanted:
                 x = visit(layer, site, x)
         return x
 
-    def _stages(self, arch: Architecture) -> list[tuple[Stage, BlockVisit]]:
+    def stages(
+        self, arch: Architecture, place: Callable[[int, str, bool, str | None], Place]
+    ) -> list[tuple[Stage, BlockVisit]]:
         """What to do in the next trace, in the order of the forward."""
         wanted = frozenset[tuple[int, str]]().union(*(sites for sites, _ in self._attached))
         found: list[tuple[Stage, BlockVisit]] = []
@@ -95,13 +102,13 @@ class NNsightBackend:
             if places & {"attn_out", "router_logits", "experts"}:
                 places.add("resid_pre")
             order = list(dict.fromkeys(_INSIDE.get(site, site) for at, site in arch.features if at == layer))
-            stages = _stages_of_block(self._blocks[layer], arch, layer)
+            stages = stages_of_block(partial(place, layer), arch.layouts[layer])
             found += [(stages[place], shown) for place in order if place in places]
         return found
 
 
 def wrap(hf: Any, tokenizer: Any) -> Any:
-    """nnsight's model over a model and a copy of its tokenizer (nnsight sets its padding)."""
+    """A `TransformersModel` over a model and a copy of its tokenizer (nnsight sets its padding)."""
     try:
         from nnsight import TransformersModel
     except ImportError as error:
@@ -113,83 +120,120 @@ def wrap(hf: Any, tokenizer: Any) -> Any:
 
 
 def follow(envoy: Any, path: str) -> Any:
-    """nnsight's envoy of the module at a path."""
+    """The envoy of the module at a path."""
     for part in path.split(".") if path else ():
         envoy = envoy[int(part)] if part.isdigit() else getattr(envoy, part)
     return envoy
 
 
-def operation(envoy: Any, name: str) -> Any:
-    """The last operation of a module's forward whose label begins with a name (`attention_interface_1`).
+def operation(envoy: Any, name: str) -> str:
+    """Label of the last operation of a module's forward that begins with a name (`attention_interface_1`).
 
     nnsight labels operations by the source text of the forward; the binding of a name comes before its calls.
     """
     labels = [label for label in envoy.source.names if label.rpartition("_")[0] == name]
     if not labels:
-        raise SiteError(f"{envoy.path} calls no {name} in its forward, so nnsight cannot show what enters and leaves it")
-    return getattr(envoy.source, labels[-1])
+        raise SiteError(
+            f"{envoy.path} calls no {name} in its forward, so nnsight cannot show what enters and leaves it"
+        )
+    return labels[-1]
 
 
-def _stages_of_block(block: Any, arch: Architecture, layer: int) -> dict[str, Stage]:
-    """How to show each place of a block inside a trace."""
-    layout = arch.layouts[layer]
+class Place(Protocol):
+    """Values of a module in a trace: its arguments in order, or its outputs."""
 
-    def envoy(role: str) -> Any:
-        return follow(block, getattr(layout, role))
+    def read(self, *at: int) -> list[Tensor]:
+        """Those with these indices."""
+        ...
 
-    def before(at: Callable[[], Any], see: Callable[[BlockVisit, Tensor], Tensor]) -> Stage:
+    def write(self, new: Mapping[int, Tensor]) -> None:
+        """Put others in their place."""
+        ...
+
+
+class LivePlace:
+    """A `Place` inside a running trace."""
+
+    def __init__(self, envoy: Any, inputs: bool) -> None:
+        self._envoy, self._inputs = envoy, inputs
+        self._found: Any = None
+
+    def read(self, *at: int) -> list[Tensor]:
+        """Wait for the module, and give some of its values."""
+        self._found = self._envoy.inputs if self._inputs else self._envoy.output
+        return [self._values()[i] for i in at]
+
+    def write(self, new: Mapping[int, Tensor]) -> None:
+        """Replace some of the values that were read last."""
+        values = self._values()
+        for i, x in new.items():
+            values[i] = x
+        if self._inputs:
+            args, kwargs = self._found
+            self._envoy.inputs = (tuple(values[: len(args)]), dict(zip(kwargs, values[len(args) :], strict=True)))
+        else:
+            self._envoy.output = tuple(values) if isinstance(self._found, tuple) else values[0]
+
+    def _values(self) -> list[Any]:
+        if self._inputs:
+            args, kwargs = self._found
+            return [*args, *kwargs.values()]
+        return list(self._found) if isinstance(self._found, tuple) else [self._found]
+
+
+PlaceOf = Callable[[str, bool, str | None], Place]
+"""Called with a path inside the block, whether the inputs are meant, and the name of an operation in its forward."""
+
+
+def stages_of_block(place: PlaceOf, layout: Layout) -> dict[str, Stage]:
+    """How to show each place of a block."""
+
+    def simple(
+        path: str, inputs: bool, see: Callable[[BlockVisit, Tensor], Tensor], inside: str | None = None
+    ) -> Stage:
         def stage(shown: BlockVisit) -> None:
-            place = at()
-            old = place.input
+            at = place(path, inputs, inside)
+            (old,) = at.read(0)
             new = see(shown, old)
             if new is not old:
-                place.input = new
+                at.write({0: new})
 
         return stage
 
-    def after(at: Callable[[], Any], see: Callable[[BlockVisit, Tensor], Tensor]) -> Stage:
-        def stage(shown: BlockVisit) -> None:
-            place = at()
-            output = place.output
-            old = output[0] if isinstance(output, tuple) else output
-            new = see(shown, old)
-            if new is not old:
-                place.output = (new, *output[1:]) if isinstance(output, tuple) else new
-
-        return stage
+    def site(name: str) -> Callable[[BlockVisit, Tensor], Tensor]:
+        return lambda shown, x: shown.see(name, x)
 
     def attend(shown: BlockVisit) -> None:
-        call = operation(envoy("attention"), "attention_interface")
-        args, kwargs = call.inputs
-        module, old, rest = args[0], args[1:4], args[4:]
-        new = tuple(shown.heads(site, x) for site, x in zip(("q", "k", "v"), old, strict=True))
-        if any(a is not b for a, b in zip(new, old, strict=True)):
-            call.inputs = ((module, *new, *rest), kwargs)
+        call = place(layout.attention, True, "attention_interface")
+        query, key, value = call.read(1, 2, 3)  # the first argument is the module
+        new = [shown.heads("q", query), shown.heads("k", key), shown.heads("v", value)]
+        if new[0] is not query or new[1] is not key or new[2] is not value:
+            call.write({1: new[0], 2: new[1], 3: new[2]})
         if "pattern" in shown.sites:
-            output, weights = call.output
+            result = place(layout.attention, False, "attention_interface")
+            output, weights = result.read(0, 1)
             changed = attend_with(shown, output, weights, new[2])
             if changed[1] is not weights:
-                call.output = changed
+                result.write({0: changed[0], 1: changed[1]})
 
     def experts(shown: BlockVisit) -> None:
-        place = envoy("experts")
-        args, kwargs = place.inputs
-        values = [*args, *kwargs.values()]
-        indices, weights = shown.experts(values[1], values[2])
-        if indices is not values[1] or weights is not values[2]:
-            values[1:3] = indices, weights
-            place.inputs = (tuple(values[: len(args)]), dict(zip(kwargs, values[len(args) :], strict=True)))
+        called = place(str(layout.experts), True, None)
+        indices, weights = called.read(1, 2)  # the first argument is the hidden states
+        new = shown.experts(indices, weights)
+        if new[0] is not indices or new[1] is not weights:
+            called.write({1: new[0], 2: new[1]})
+
+    def logits(shown: BlockVisit, x: Tensor) -> Tensor:
+        return shown.tokens("router_logits", x)
 
     return {
-        "resid_pre": before(lambda: block, BlockVisit.enter),
+        "resid_pre": simple("", True, BlockVisit.enter),
         "attend": attend,
-        "z": before(lambda: envoy("o_proj"), lambda shown, x: shown.see("z", x)),
-        "attn_out": after(lambda: envoy("attn_out"), BlockVisit.attention),
-        "router_logits": after(
-            lambda: operation(envoy("router"), "F_linear"), lambda shown, x: shown.tokens("router_logits", x)
-        ),
+        "z": simple(layout.o_proj, True, site("z")),
+        "attn_out": simple(layout.attn_out, False, BlockVisit.attention),
+        "router_logits": simple(str(layout.router), False, logits, "F_linear"),
         "experts": experts,
-        "mlp_post": before(lambda: envoy("down"), lambda shown, x: shown.see("mlp_post", x)),
-        "mlp_out": after(lambda: envoy("mlp_out"), lambda shown, x: shown.see("mlp_out", x)),
-        "resid_post": after(lambda: block, lambda shown, x: shown.see("resid_post", x)),
+        "mlp_post": simple(str(layout.down), True, site("mlp_post")),
+        "mlp_out": simple(layout.mlp_out, False, site("mlp_out")),
+        "resid_post": simple("", False, site("resid_post")),
     }
