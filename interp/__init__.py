@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from interp import edits, organism
     from interp.activations.activations import Activations
     from interp.activations.capture import capture
+    from interp.activations.convert import from_hidden_states, from_nnsight, from_transformer_lens
     from interp.activations.means import class_means
     from interp.direction import Direction
     from interp.errors import RefusalkitError
@@ -44,6 +45,9 @@ _WHERE = {
     "capture": "interp.activations.capture",
     "class_means": "interp.activations.means",
     "edits": "interp.edits",
+    "from_hidden_states": "interp.activations.convert",
+    "from_nnsight": "interp.activations.convert",
+    "from_transformer_lens": "interp.activations.convert",
     "generate": "interp.model.generate",
     "judge": "interp.text.judge",
     "load": "interp.model.load",
@@ -54,7 +58,7 @@ _WHERE = {
 __all__ = [
     "POSITION_NAMES", "SITES", "Activations", "ChatFormat", "Completion", "Direction", "Generations", "Model",
     "Prompt", "PromptSet", "RefusalMetric", "RefusalkitError", "Trace", "Verdict", "capture", "class_means", "edits",
-    "generate", "judge", "load", "organism", "prompts",
+    "from_hidden_states", "from_nnsight", "from_transformer_lens", "generate", "judge", "load", "organism", "prompts",
 ]  # fmt: skip
 
 

@@ -25,14 +25,17 @@ class RemoteBackend(NNsightBackend):
     """Runs every forward as a remote trace.
 
     Attributes:
-        remote: `True` for NDIF, `"local"` for the dry run, or an address of a server.
+        remote: `True` for NDIF, `"local"` for the dry run, or the address of a server.
+        blocks_path: Where the decoder blocks are in the model.
     """
 
     def __init__(self, hf: Any, tokenizer: Any, arch: Architecture, remote: bool | str) -> None:
+        if remote != "local" and not getattr(hf, "name_or_path", ""):
+            raise ModelError("NDIF knows models by their Hub id; load the model by it, or use remote='local'")
         super().__init__(hf, tokenizer, arch)
         self.remote = remote
         self._path = path_of(hf, arch.backbone)
-        self._blocks_path = path_of(hf, arch.blocks)
+        self.blocks_path = path_of(hf, arch.blocks)
 
     def forward(self, arch: Architecture, inputs: Mapping[str, Any]) -> Tensor:
         """One remote trace."""
@@ -64,6 +67,7 @@ class RemoteBackend(NNsightBackend):
     def _run(self, program: list[Any], inputs: dict[str, Any], whole: bool) -> list[Tensor]:
         """Interpret a program inside a trace. What stands in the `with` block is sent as text, with what it names."""
         import nnsight
+        from torch.utils import _pytree as tree
 
         lm, backbone = self.lm, [int(p) if p.isdigit() else p for p in self._path.split(".") if p]
         with lm.trace(**inputs, remote=self.remote) as tracer:
@@ -87,16 +91,18 @@ class RemoteBackend(NNsightBackend):
                     for i, name in wanted:
                         values[name] = read[at, inside, arguments][1][i]
                 elif step[0] == "op":
-                    function = torch.ops.aten
+                    function: Any = torch.ops.aten
                     for part in step[1].split("."):
                         function = getattr(function, part)
-                    flat, spec = torch.utils._pytree.tree_flatten((step[2], step[3]))
+                    flat, spec = tree.tree_flatten((step[2], step[3]))
                     home = [values[x].device for x in flat if isinstance(x, str) and x in values][0]
                     flat = [values.get(x, home) if isinstance(x, str) and x[:1] == "%" else x for x in flat]
                     flat = [x.to(home) if isinstance(x, torch.Tensor) else x for x in flat]
-                    args, kwargs = torch.utils._pytree.tree_unflatten(flat, spec)
+                    args, kwargs = tree.tree_unflatten(flat, spec)
                     result = function(*args, **kwargs)
-                    for name, value in zip(step[4], result if isinstance(result, (tuple, list)) else [result]):
+                    for name, value in zip(
+                        step[4], result if isinstance(result, tuple | list) else [result], strict=True
+                    ):
                         values[name] = value
                 elif step[0] == "write":
                     at, inside, arguments, changes = step[1:]
@@ -105,7 +111,10 @@ class RemoteBackend(NNsightBackend):
                         new = values[name] if isinstance(name, str) else name
                         several[i] = new.to(several[i].device)
                     if arguments:
-                        place.inputs = (tuple(several[: len(first)]), dict(zip(second, several[len(first) :])))
+                        place.inputs = (
+                            tuple(several[: len(first)]),
+                            dict(zip(second, several[len(first) :], strict=True)),
+                        )
                     else:
                         place.output = tuple(several) if isinstance(first, tuple) else several[0]
                 else:
@@ -127,7 +136,7 @@ class _Written:
         inputs: bool, inside: str | None,
     ) -> None:  # fmt: skip
         self._recorder, self._arch, self._layer, self._shape = recorder, arch, layer, shape
-        full = f"{backend._blocks_path}.{layer}" + (f".{path}" if path else "")
+        full = f"{backend.blocks_path}.{layer}" + (f".{path}" if path else "")
         label = operation(follow(backend.lm, full), inside) if inside else None
         self._key = (tuple(int(p) if p.isdigit() else p for p in full.split(".")), label, inputs)
         self._sites = _sites(arch, layer, path, inputs, inside)
