@@ -148,7 +148,9 @@ def _stacked(heights: Sequence[float], left: int) -> dict[str, Any]:
 
 def _figures(effect: Effect) -> str:
     """What stands at the right of a row: the rate, and below it that of the random directions."""
-    control = f"<br><span style='font-size:10.5px'>random {fraction(effect.random_mean)}</span>" if effect.random else ""
+    control = (
+        f"<br><span style='font-size:10.5px'>random {fraction(effect.random_mean)}</span>" if effect.random else ""
+    )
     return f"<b>{fraction(effect.rate.value)}</b>{control}"
 
 

@@ -249,9 +249,9 @@ def _random(causal: dict[str, Any]) -> list[Finding]:
     most = max(down["random_shift"], up["random_shift"])
     does = "do not do that" if most <= MIN_RATE else f"move refusal too, by {fraction(most)}"
     evidence = (
-        f"{len(up['random'])} of them were put through the same edits. On average, ablating one to {_target(best, off)} "
-        f"moves refusals of {on} prompts by {fraction(down['random_shift'])}, and adding one moves refusals of {off} "
-        f"ones by {fraction(up['random_shift'])}."
+        f"{len(up['random'])} of them were put through the same edits. On average, ablating one to "
+        f"{_target(best, off)} moves refusals of {on} prompts by {fraction(down['random_shift'])}, and adding "
+        f"one moves refusals of {off} ones by {fraction(up['random_shift'])}."
     )
     return [_finding("control", f"Random directions of the same norm {does}.", evidence)]
 

@@ -1,4 +1,4 @@
-"""How numbers are written in the findings and the report. Whatever lies between 0 and 1 is a fraction, never a percent."""
+"""How numbers are written in the findings and the report: what lies between 0 and 1 is a fraction, never a percent."""
 
 from __future__ import annotations
 

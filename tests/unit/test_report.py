@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from refusalkit.audit.panels import SECTIONS, Section
 from refusalkit.audit.findings import KINDS
 from refusalkit.audit.numbers import interval, number, seconds
+from refusalkit.audit.panels import SECTIONS, Section
 from refusalkit.audit.report import clip, emphasise, flat, render_report
 from tests.helpers.audits import CASES, found, no_refusal, none_passes, null_random
 
