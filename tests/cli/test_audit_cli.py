@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shutil
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+import interp
 from interp.model.model import Model
 from steering import SteeringVector
 from tests.helpers.command import SMALL, refusalkit, refused, results, save_model, strict_json, tree
@@ -90,6 +92,21 @@ def test_the_organism_is_found_to_refuse_harm(organism: Path) -> None:
     audit = strict_json((organism / "audit.json").read_text(encoding="utf-8"))
     assert audit["findings"][0]["claim"] == "The model refuses harmful prompts and answers harmless ones."
     assert any("organism" in limit for limit in audit["limits"])
+
+
+def test_a_plain_folder_and_files_of_ones_own_are_audited_like_the_organism(tmp_path: Path) -> None:
+    """Issue 2, done when 3: nothing about the model or the prompts says that they are the project's."""
+    model, prompts = tmp_path / "mine", interp.prompts("organism")
+    shutil.copytree(interp.organism.path("chat"), model, ignore=shutil.ignore_patterns("truth.*"))
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"prompt": p.text}) + "\n" for p in prompts.harmful[:120]))
+    with (tmp_path / "b.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("prompt", "note"), *((p.text, "x, y") for p in prompts.harmless[:120])])
+    files = ("--harmful", tmp_path / "a.jsonl", "--harmless", tmp_path / "b.csv")
+    done = refusalkit("audit", model, *files, *SMALL, "--quiet", "--out", tmp_path / "out")
+    assert done.code == 0 and done.out.startswith("Refusal in mine is carried by one direction"), done
+    audit = strict_json((tmp_path / "out" / "audit.json").read_text(encoding="utf-8"))
+    assert audit["provenance"]["prompts"]["name"] == "a / b"
+    assert not any("organism" in limit for limit in audit["limits"])
 
 
 def test_the_same_command_resumes_without_generating_anything(
