@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, Literal, Protocol
 
 from torch import Tensor
@@ -18,7 +19,7 @@ from interp.model.architecture import Architecture
 from interp.model.attention_tap import tap_attention
 from interp.model.block_visit import BlockVisit, Visit
 from interp.model.router_tap import tap_router
-from interp.model.sites import ATTENTION_SITES
+from interp.model.sites import ATTENTION_SITES, ROUTING_SITES
 
 BackendName = Literal["hooks", "transformer_lens", "nnsight"]
 
@@ -80,7 +81,7 @@ def _hook(stack: ExitStack, arch: Architecture, shown: BlockVisit) -> None:
     def see(site: str) -> Callable[[Tensor], Tensor]:
         return lambda x: shown.see(site, x)
 
-    routed = sites & {"router_logits", "expert_indices", "expert_weights", "routing"}
+    routed = sites & {*ROUTING_SITES, "choice", "routing"}
     if sites & {"resid_pre", "resid_mid"} or routed:
         on(block.register_forward_pre_hook(_before("hidden_states", shown.enter), with_kwargs=True))
     if sites & set(ATTENTION_SITES):
@@ -91,9 +92,10 @@ def _hook(stack: ExitStack, arch: Architecture, shown: BlockVisit) -> None:
             on(arch.module(layer, role).register_forward_pre_hook(hook, with_kwargs=True))
     if sites & {"attn_out", "resid_mid"}:
         on(arch.module(layer, "attn_out").register_forward_hook(_after(shown.attention)))
-    if "router_logits" in sites:
-        stack.enter_context(tap_router(arch.module(layer, "router"), lambda x: shown.tokens("router_logits", x)))
-    if routed - {"router_logits"}:
+    if inside := routed & {"router_logits", "choice"}:
+        taps = {site: partial(shown.tokens, site) for site in inside}
+        stack.enter_context(tap_router(arch.module(layer, "router"), taps.get("router_logits"), taps.get("choice")))
+    if routed - inside:
         on(arch.module(layer, "experts").register_forward_pre_hook(_experts(shown), with_kwargs=True))
     if "mlp_out" in sites:
         on(arch.module(layer, "mlp_out").register_forward_hook(_after(see("mlp_out"))))
