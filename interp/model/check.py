@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -48,10 +48,11 @@ def settle(hf: Any, readings: list[Architecture], backend: Backend, check: bool 
     failure: SiteError | None = None
     for arch in readings:
         try:
-            seen = _look(hf, arch, backend)
+            seen, sequential = _look(hf, arch, backend)
             found = replace(arch, features={key: Feature(x.shape[-1], x.dtype) for key, x in seen.items()})
             if check:
                 _check_identities(type(hf).__name__, found, seen)
+            _check_kind(type(hf).__name__, found, sequential)
             return found
         except SiteError as error:
             failure = failure or error
@@ -98,8 +99,8 @@ def logit_finish(hf: Any) -> Callable[[Tensor], Tensor]:
     return finish
 
 
-def _look(hf: Any, arch: Architecture, backend: Backend) -> dict[tuple[int, str], Tensor]:
-    """Every site in one short forward, `[token, feature]` each."""
+def _look(hf: Any, arch: Architecture, backend: Backend) -> tuple[dict[tuple[int, str], Tensor], list[bool]]:
+    """Every site in one short forward, `[token, feature]` each, and which blocks read the middle of the stream."""
     wanted = {(layer, site) for site in SITES for layer in arch.candidates(site)}
     eager = getattr(hf.config.get_text_config(), "_attn_implementation", None) == "eager"
     if not eager:
@@ -118,10 +119,7 @@ def _look(hf: Any, arch: Architecture, backend: Backend) -> dict[tuple[int, str]
     for layer, site in sorted(wanted - set(seen)):
         if site not in _MAY_BE_ABSENT:
             raise SiteError(f"{type(hf).__name__}: {site} at layer {layer} did not fire in a forward pass")
-    if all(sequential) is arch.parallel:
-        kind = "parallel: attention and MLP read the same residual" if arch.parallel else "sequential"
-        raise SiteError(f"{type(hf).__name__}: its blocks are not {kind}")
-    return seen
+    return seen, sequential
 
 
 def _inputs_of_children(arch: Architecture) -> Any:
@@ -186,6 +184,17 @@ def _check_identities(name: str, arch: Architecture, seen: Shown) -> None:
                     f"{name} does not satisfy {identity} at layer {layer} (relative error {error:.2g}); "
                     "its blocks work otherwise than this version's architecture map says"
                 )
+
+
+def _check_kind(name: str, arch: Architecture, sequential: Sequence[bool]) -> None:
+    """Sequential blocks read `resid_mid`, parallel ones do not; where sums agree, this tells them apart."""
+    if arch.parallel and all(sequential):
+        raise SiteError(f"{name}: its blocks are not parallel: their MLPs read resid_mid, not resid_pre")
+    if not arch.parallel and not all(sequential):
+        raise SiteError(
+            f"{name} does not satisfy resid_mid = resid_pre + attn_out at layer {sequential.index(False)}: nothing in "
+            "that block reads this sum; its blocks work otherwise than this version's architecture map says"
+        )
 
 
 def _error(left: Tensor, right: Tensor) -> float:

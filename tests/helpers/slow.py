@@ -158,8 +158,9 @@ def _retold_block(block: Any, family: str, change: Change) -> _Restore:
         return x[0] if isinstance(x, tuple) else x
 
     def forward(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if family == "gpt2":  # past_key_values comes by place
-            kwargs, args = {**kwargs, "past_key_values": args[0] if args else kwargs.get("past_key_values")}, ()
+        if family == "gpt2":  # the cache and the mask come by place
+            (_cache, mask, *_rest), args = args, ()
+            kwargs = {"attention_mask": mask}
         attended = first(getattr(block, names_of(family).attention)(before(hidden_states), *args, **kwargs))
         if family in POST_NORM:
             attended = block.post_attention_layernorm(attended)
