@@ -52,7 +52,7 @@ def settle(hf: Any, readings: list[Architecture], backend: Backend, check: bool 
             found = replace(arch, features={key: Feature(x.shape[-1], x.dtype) for key, x in seen.items()})
             if check:
                 _check_identities(type(hf).__name__, found, seen)
-            _check_kind(type(hf).__name__, found, sequential)
+            _check_kind(hf, found, sequential, seen, backend)
             return found
         except SiteError as error:
             failure = failure or error
@@ -111,10 +111,8 @@ def _look(hf: Any, arch: Architecture, backend: Backend) -> tuple[dict[tuple[int
         seen[layer, site] = x[0].clone()
         return x
 
-    ids = torch.tensor([_probe(hf).ids], device=hf.get_input_embeddings().weight.device)
-    inputs = {"input_ids": ids, "position_ids": torch.arange(ids.shape[1], device=ids.device)[None], "use_cache": False}
     with backend.attach(arch, wanted, visit), _inputs_of_children(arch) as taken:
-        backend.forward(arch, inputs)
+        backend.forward(arch, _inputs(hf))
     sequential = [_reads_middle(seen, layer, taken[layer]) for layer in range(arch.n_layers)]
     for layer, site in sorted(wanted - set(seen)):
         if site not in _MAY_BE_ABSENT:
@@ -186,19 +184,40 @@ def _check_identities(name: str, arch: Architecture, seen: Shown) -> None:
                 )
 
 
-def _check_kind(name: str, arch: Architecture, sequential: Sequence[bool]) -> None:
-    """Sequential blocks read `resid_mid`, parallel ones do not; where sums agree, this tells them apart."""
-    if arch.parallel and all(sequential):
-        raise SiteError(f"{name}: its blocks are not parallel: their MLPs read resid_mid, not resid_pre")
+def _check_kind(hf: Any, arch: Architecture, sequential: Sequence[bool], seen: Shown, backend: Backend) -> None:
+    """The MLP of a sequential block reads `resid_mid`, that of a parallel one hears nothing of attention."""
+    name = type(hf).__name__
     if not arch.parallel and not all(sequential):
         raise SiteError(
             f"{name} does not satisfy resid_mid = resid_pre + attn_out at layer {sequential.index(False)}: nothing in "
             "that block reads this sum; its blocks work otherwise than this version's architecture map says"
         )
+    if arch.parallel and (all(sequential) or _mlp_hears_attention(hf, arch, seen[0, "mlp_out"], backend)):
+        raise SiteError(f"{name}: its blocks are not parallel: their MLPs read what attention has written")
+
+
+def _mlp_hears_attention(hf: Any, arch: Architecture, usual: Tensor, backend: Backend) -> bool:
+    """Whether the first block's MLP gives something else when attention does."""
+    heard: list[Tensor] = []
+
+    def visit(_layer: int, site: str, x: Tensor) -> Tensor:
+        if site == "attn_out":
+            return x * 2 + 1
+        heard.append(x[0])
+        return x
+
+    with backend.attach(arch, {(0, "attn_out"), (0, "mlp_out")}, visit):
+        backend.forward(arch, _inputs(hf))
+    return _error(heard[0], usual.double()) > _TOLERANCE.get(usual.dtype, 5e-2)
 
 
 def _error(left: Tensor, right: Tensor) -> float:
     return float((left.double() - right).abs().max()) / (float(right.abs().max()) or 1.0)
+
+
+def _inputs(hf: Any) -> dict[str, Any]:
+    ids = torch.tensor([_probe(hf).ids], device=hf.get_input_embeddings().weight.device)
+    return {"input_ids": ids, "position_ids": torch.arange(ids.shape[1], device=ids.device)[None], "use_cache": False}
 
 
 def _probe(hf: Any) -> Encoded:

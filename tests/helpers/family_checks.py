@@ -45,10 +45,14 @@ def captured(model: interp.Model, prompts: Any = PROMPTS) -> Mapping[tuple[str, 
     """Every site at every layer, for each prompt `[position, feature]`; `pattern` cut to the prompt's own keys."""
     found: dict[tuple[str, int], list[Tensor]] = {}
     encoded = model.encode(prompts)
-    for site in sites_of(model):
-        acts = interp.capture(model, encoded, sites=site, positions=POSITIONS)
-        for layer in acts.layers:
-            rows = list(acts.sel(layer=layer))
+    there = {site: model.arch.layers_with(site) for site in sites_of(model)}
+    together = {
+        layers: interp.capture(model, encoded, [s for s in there if there[s] == layers], POSITIONS)
+        for layers in set(there.values())
+    }
+    for site, layers in there.items():
+        for layer in layers:
+            rows = list(together[layers].sel(site, layer))
             if site == "pattern":
                 apart = (x.unflatten(-1, (model.n_heads, -1)) for x in rows)
                 rows = [x[..., : len(e)].flatten(1) for x, e in zip(apart, encoded, strict=True)]

@@ -99,7 +99,8 @@ def tiny_model(family: str = "llama", seed: int = 0, attention: str | None = Non
                 is_gain = weight.ndim == 1 and ("norm" in name or "ln_" in name) and not name.endswith("bias")
                 weight.copy_(torch.randn_like(weight) * 0.2 + (gain if is_gain else 0.0))
             else:
-                weight.mul_(3.0)
+                routes = name.endswith((".router.weight", ".gate.weight"))
+                weight.mul_(20.0 if routes else 3.0)  # so that tokens differ in the experts they go to
     if attention:
         model.set_attn_implementation(attention)
     return model.to(DEVICE)
