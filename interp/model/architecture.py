@@ -208,9 +208,7 @@ def _layouts(block: nn.Module) -> list[Layout]:
     down, router, experts = _child(block, mlp, DOWN), _child(block, mlp, ROUTER), _child(block, mlp, EXPERTS)
     if experts is not None and isinstance(block.get_submodule(experts), nn.ModuleList):
         experts = None  # a list of modules is never called as one
-    return [
-        Layout(attention, o_proj, attn_out, mlp, mlp_out, down, router, experts) for attn_out, mlp_out in outs
-    ]
+    return [Layout(attention, o_proj, attn_out, mlp, mlp_out, down, router, experts) for attn_out, mlp_out in outs]
 
 
 def _children(block: nn.Module, names: Sequence[str]) -> list[str]:

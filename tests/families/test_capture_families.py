@@ -8,7 +8,14 @@ from einops import rearrange
 
 import interp
 from interp.errors import SiteError
-from tests.helpers.family_checks import against_reference, batch_against_single, bfloat16_noise, captured, sites_of, told
+from tests.helpers.family_checks import (
+    against_reference,
+    batch_against_single,
+    bfloat16_noise,
+    captured,
+    sites_of,
+    told,
+)
 from tests.helpers.slow import PROMPTS, fingerprint, loaded, slow_read
 from tests.helpers.tiny import DEVICE, FAMILIES, MIXTURES, tiny_model, tiny_tokenizer
 

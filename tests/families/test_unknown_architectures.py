@@ -167,7 +167,9 @@ def test_blocks_without_attention_are_refused_with_what_they_have() -> None:
     for block in hf.trunk.stack:
         block.mixer = block.attention
         del block.attention
-    with pytest.raises(ModelError, match=r"HomemadeLM are of no known kind \(children: feed_forward, first, second, mi"):
+    with pytest.raises(
+        ModelError, match=r"HomemadeLM are of no known kind \(children: feed_forward, first, second, mi"
+    ):
         interp.load(hf, tiny_tokenizer())
 
 

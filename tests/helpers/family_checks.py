@@ -88,7 +88,8 @@ def batch_against_single(family: str, attention: str | None = None) -> Errors:
     model = loaded(family, attention=attention)
     together, alone = captured(model), [captured(model, prompt) for prompt in PROMPTS]
     return worst(
-        (key[0], relative(x, single[key][0])) for key, rows in together.items() for x, single in zip(rows, alone)
+        (key[0], relative(x, single[key][0]))
+        for key, rows in together.items() for x, single in zip(rows, alone, strict=True)
     )  # fmt: skip
 
 

@@ -41,7 +41,8 @@ _MLA: dict[str, Any] = {
 }  # fmt: skip
 _NEOX: dict[str, Any] = {k: v for k, v in SHAPE.items() if k != "num_key_value_heads"}
 _GPT2: dict[str, Any] = {
-    "vocab_size": 320, "n_embd": 48, "n_layer": 3, "n_head": 4, "n_positions": 512, "bos_token_id": 1, "eos_token_id": 3,
+    "vocab_size": 320, "n_embd": 48, "n_layer": 3, "n_head": 4, "n_positions": 512, "bos_token_id": 1,
+    "eos_token_id": 3,
 }  # fmt: skip
 FAMILIES: dict[str, Any] = {
     "llama": lambda: hf.LlamaForCausalLM(hf.LlamaConfig(**SHAPE)),
@@ -99,8 +100,9 @@ def tiny_model(family: str = "llama", seed: int = 0, attention: str | None = Non
                 is_gain = weight.ndim == 1 and ("norm" in name or "ln_" in name) and not name.endswith("bias")
                 weight.copy_(torch.randn_like(weight) * 0.2 + (gain if is_gain else 0.0))
             else:
-                routes = name.endswith((".router.weight", ".gate.weight"))
-                weight.mul_(20.0 if routes else 3.0)  # so that tokens differ in the experts they go to
+                # In a mixture, tokens are to differ more than biases move them, and so in the experts they go to.
+                loud = family in MIXTURES and name.endswith((".router.weight", ".gate.weight", "embed_tokens.weight"))
+                weight.mul_(12.0 if loud else 3.0)
     if attention:
         model.set_attn_implementation(attention)
     return model.to(DEVICE)
