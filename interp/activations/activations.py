@@ -25,8 +25,9 @@ class Activations:
         layers: 0-based layers along the second axis.
         positions: Names along the third axis; the tokens of a region carry their index (`post_inst[-1]`).
         prompts: The prompts along the first axis, with their labels.
-        n_heads: Heads that the features of `z` divide into.
+        n_heads: Heads that the features of `z`, `q` and `pattern` divide into.
         provenance: Model, chat format, sites, versions.
+        n_kv_heads: Heads that the features of `k` and `v` divide into; `None` for as many as `n_heads`.
     """
 
     data: Mapping[str, Tensor]
@@ -35,6 +36,7 @@ class Activations:
     prompts: PromptSet
     n_heads: int
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    n_kv_heads: int | None = None
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{site} {list(value.shape)}" for site, value in self.data.items())
@@ -89,9 +91,21 @@ class Activations:
             value = value[:, self.layers.index(layer)]
         return value
 
-    def heads(self) -> Tensor:
-        """`z` with its heads apart: `[example, layer, position, head, d_head]`."""
-        return rearrange(self.sel("z"), "n l p (h d) -> n l p h d", h=self.n_heads)
+    def heads(self, site: str = "z") -> Tensor:
+        """A site with its heads apart: `[example, layer, position, head, width]`.
+
+        Args:
+            site: `z`, `q`, `k`, `v` (the last two have key and value heads) or `pattern`, whose width is the keys:
+                the tokens of the longest prompt, counted from each prompt's first.
+
+        Raises:
+            SiteError: For a site without heads, or one that was not captured.
+        """
+        heads = {"z": self.n_heads, "q": self.n_heads, "k": self.n_kv_heads, "v": self.n_kv_heads,
+                 "pattern": self.n_heads}  # fmt: skip
+        if site not in heads:
+            raise SiteError(f"{site} has no heads; the sites that have are {', '.join(heads)}")
+        return rearrange(self.sel(site), "n l p (h d) -> n l p h d", h=heads[site] or self.n_heads)
 
     def take(self, rows: Sequence[int] | np.ndarray[Any, Any]) -> Activations:
         """The same for some of the examples, by index or mask."""
@@ -100,4 +114,4 @@ class Activations:
         chosen = [int(i) for i in index]
         kept = PromptSet(tuple(self.prompts[i] for i in chosen), self.prompts.name)
         data = {site: value[chosen] for site, value in self.data.items()}
-        return Activations(data, self.layers, self.positions, kept, self.n_heads, self.provenance)
+        return Activations(data, self.layers, self.positions, kept, self.n_heads, self.provenance, self.n_kv_heads)

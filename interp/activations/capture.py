@@ -81,4 +81,4 @@ def capture(
         "prompts": {"name": kept.name, "digest": digest_json([e.text for e in encoded]), "n": len(encoded)},
         "edited": bool(edits),
     }
-    return Activations(data, chosen, labels, kept, model.n_heads, provenance)
+    return Activations(data, chosen, labels, kept, model.n_heads, provenance, model.arch.n_kv_heads)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -48,11 +48,13 @@ def settle(hf: Any, readings: list[Architecture], backend: Backend, check: bool 
     failure: SiteError | None = None
     for arch in readings:
         try:
-            seen = _look(hf, arch, backend)
+            seen, sequential = _look(hf, arch, backend)
             features = {k: Feature(x.shape[-1], x.dtype, k not in backend.read_only) for k, x in seen.items()}
             found = replace(arch, features=features)
             if check:
                 _check_identities(type(hf).__name__, found, seen)
+            if sequential:
+                _check_kind(hf, found, sequential, seen, backend)
             return found
         except SiteError as error:
             failure = failure or error
@@ -106,8 +108,11 @@ def attention_of(arch: Architecture) -> str | None:
     return getattr(getattr(arch.backbone, "config", None), "_attn_implementation", None)
 
 
-def _look(hf: Any, arch: Architecture, backend: Backend) -> dict[tuple[int, str], Tensor]:
-    """Every site in one short forward, `[token, feature]` each."""
+def _look(hf: Any, arch: Architecture, backend: Backend) -> tuple[dict[tuple[int, str], Tensor], list[bool]]:
+    """Every site in one short forward, `[token, feature]` each, and which blocks read the middle of the stream.
+
+    The latter is empty under a backend that runs a copy of these blocks: how they hang together was settled before.
+    """
     wanted = {(layer, site) for site in SITES for layer in arch.candidates(site)}
     if attention_of(arch) != "eager":
         wanted -= {(layer, "pattern") for layer in range(arch.n_layers)}
@@ -119,19 +124,13 @@ def _look(hf: Any, arch: Architecture, backend: Backend) -> dict[tuple[int, str]
         seen[layer, site].copy_(x[0])
         return x
 
-    ids = torch.tensor([_probe(hf).ids], device=hf.get_input_embeddings().weight.device)
-    inputs = {"input_ids": ids, "position_ids": torch.arange(ids.shape[1], device=ids.device)[None], "use_cache": False}
     with backend.attach(arch, wanted, visit), _inputs_of_children(arch) as taken:
-        backend.forward(arch, inputs)
+        backend.forward(arch, _inputs(hf))
     sequential = [_reads_middle(seen, layer, taken[layer]) for layer in range(arch.n_layers)]
     for layer, site in sorted(wanted - set(seen)):
         if site not in _MAY_BE_ABSENT:
             raise SiteError(f"{type(hf).__name__}: {site} at layer {layer} did not fire in a forward pass")
-    # Under another backend a copy of these modules runs: how they hang together has been settled before.
-    if any(taken) and all(sequential) is arch.parallel:
-        kind = "parallel: attention and MLP read the same residual" if arch.parallel else "sequential"
-        raise SiteError(f"{type(hf).__name__}: its blocks are not {kind}")
-    return seen
+    return seen, sequential if any(taken) else []
 
 
 def _inputs_of_children(arch: Architecture) -> Any:
@@ -198,8 +197,40 @@ def _check_identities(name: str, arch: Architecture, seen: Shown) -> None:
                 )
 
 
+def _check_kind(hf: Any, arch: Architecture, sequential: Sequence[bool], seen: Shown, backend: Backend) -> None:
+    """The MLP of a sequential block reads `resid_mid`, that of a parallel one hears nothing of attention."""
+    name = type(hf).__name__
+    if not arch.parallel and not all(sequential):
+        raise SiteError(
+            f"{name} does not satisfy resid_mid = resid_pre + attn_out at layer {sequential.index(False)}: nothing in "
+            "that block reads this sum; its blocks work otherwise than this version's architecture map says"
+        )
+    if arch.parallel and (all(sequential) or _mlp_hears_attention(hf, arch, seen[0, "mlp_out"], backend)):
+        raise SiteError(f"{name}: its blocks are not parallel: their MLPs read what attention has written")
+
+
+def _mlp_hears_attention(hf: Any, arch: Architecture, usual: Tensor, backend: Backend) -> bool:
+    """Whether the first block's MLP gives something else when attention does."""
+    heard: list[Tensor] = []
+
+    def visit(_layer: int, site: str, x: Tensor) -> Tensor:
+        if site == "attn_out":
+            return x * 2 + 1
+        heard.append(x[0])
+        return x
+
+    with backend.attach(arch, {(0, "attn_out"), (0, "mlp_out")}, visit):
+        backend.forward(arch, _inputs(hf))
+    return _error(heard[0], usual.double()) > _TOLERANCE.get(usual.dtype, 5e-2)
+
+
 def _error(left: Tensor, right: Tensor) -> float:
     return float((left.double() - right).abs().max()) / (float(right.abs().max()) or 1.0)
+
+
+def _inputs(hf: Any) -> dict[str, Any]:
+    ids = torch.tensor([_probe(hf).ids], device=hf.get_input_embeddings().weight.device)
+    return {"input_ids": ids, "position_ids": torch.arange(ids.shape[1], device=ids.device)[None], "use_cache": False}
 
 
 def _probe(hf: Any) -> Encoded:
