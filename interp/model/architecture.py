@@ -93,6 +93,7 @@ class Architecture:
         n_kv_heads: Key and value heads per layer.
         d_model: Width of the residual stream.
         features: Width and type of every site at every layer that has it, as a forward showed them.
+        shown_by: The backend that showed them.
     """
 
     backbone: nn.Module
@@ -104,6 +105,7 @@ class Architecture:
     n_kv_heads: int
     d_model: int
     features: Mapping[tuple[int, str], Feature] = field(default_factory=dict[tuple[int, str], Feature], repr=False)
+    shown_by: str = "hooks"
 
     @property
     def n_layers(self) -> int:
@@ -237,6 +239,8 @@ def _parallel(config: Any) -> tuple[bool, bool]:
 
 
 def _why_absent(site: str, arch: Architecture) -> str:
+    if arch.shown_by != "hooks" and arch.candidates(site):
+        return f"the backend {arch.shown_by} does not show it here; load it with backend='hooks' to see whether it has"
     if site == "resid_mid":
         return "its blocks are parallel (attention and MLP read the same residual), so there is nothing between them"
     if site == "pattern" and arch.layers_with("q"):

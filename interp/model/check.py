@@ -50,7 +50,7 @@ def settle(hf: Any, readings: list[Architecture], backend: Backend, check: bool 
         try:
             seen, sequential = _look(hf, arch, backend)
             features = {k: Feature(x.shape[-1], x.dtype, k not in backend.read_only) for k, x in seen.items()}
-            found = replace(arch, features=features)
+            found = replace(arch, features=features, shown_by=backend.name)
             if check:
                 _check_identities(type(hf).__name__, found, seen)
             if sequential:

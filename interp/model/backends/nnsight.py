@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from interp.errors import ModelError, SiteError
@@ -21,12 +22,12 @@ from interp.model.architecture import Architecture, Layout
 from interp.model.attention_tap import attend_with
 from interp.model.backends.private import backbone_of, forbid, missing, path_of, private_copy
 from interp.model.block_visit import BlockVisit, Visit
-from interp.model.session import StopForward
+from interp.model.session import INTERNAL, StopForward
 
 Stage = Callable[[BlockVisit], None]
 _INSIDE = {
-    "q": "attend", "k": "attend", "v": "attend", "pattern": "attend", "expert_indices": "experts",
-    "expert_weights": "experts", "routing": "experts", "resid_mid": "attn_out",
+    "q": "attend", "k": "attend", "v": "attend", "pattern": "attend", "router_logits": "router", "choice": "router",
+    "expert_indices": "experts", "expert_weights": "experts", "routing": "experts", "resid_mid": "attn_out",
 }  # fmt: skip
 """Sites that are met at another's place."""
 
@@ -53,7 +54,7 @@ class NNsightBackend:
 
     def attach(self, arch: Architecture, wanted: Collection[tuple[int, str]], visit: Visit) -> ExitStack:
         """Have the traces from now on show the wanted (layer, site)."""
-        known = {*arch.features, *((layer, "routing") for layer in arch.candidates("expert_weights"))}
+        known = {*arch.features, *((layer, name) for name, at in INTERNAL.items() for layer in arch.candidates(at))}
         if unknown := sorted(set(wanted) - known):
             raise SiteError(f"the nnsight backend does not show {unknown[0][1]} at layer {unknown[0][0]}")
         entry = (frozenset(wanted), visit)
@@ -99,7 +100,7 @@ class NNsightBackend:
         for layer in sorted({layer for layer, _ in wanted}):
             shown = BlockVisit(layer, {site for at, site in wanted if at == layer}, self._visit)
             places = {_INSIDE.get(site, site) for site in shown.sites}
-            if places & {"attn_out", "router_logits", "experts"}:
+            if places & {"attn_out", "router", "experts"}:
                 places.add("resid_pre")
             order = list(dict.fromkeys(_INSIDE.get(site, site) for at, site in arch.features if at == layer))
             stages = stages_of_block(partial(place, layer), arch.layouts[layer])
@@ -223,15 +224,35 @@ def stages_of_block(place: PlaceOf, layout: Layout) -> dict[str, Stage]:
         if new[0] is not indices or new[1] is not weights:
             called.write({1: new[0], 2: new[1]})
 
-    def logits(shown: BlockVisit, x: Tensor) -> Tensor:
-        return shown.tokens("router_logits", x)
+    def router(shown: BlockVisit) -> None:
+        """Logits and the scores that experts are chosen by, as `interp.model.router_tap` shows them."""
+        inside = str(layout.router)
+        linear = place(inside, False, "F_linear")
+        (old,) = linear.read(0)
+        logits = shown.tokens("router_logits", old)
+        if logits is not old:
+            linear.write({0: logits})
+            with suppress(SiteError):  # not every router has one
+                sigmoid = place(inside, False, "router_logits_sigmoid")
+                # It sends minus infinity to 0, from where a correction bias could bring an expert back.
+                (scores,) = sigmoid.read(0)
+                sigmoid.write({0: scores.masked_fill(torch.isneginf(logits), float("-inf"))})
+        if "choice" in shown.sites:
+            asked = place(inside, True, "torch_topk")
+            (scores,) = asked.read(0)
+            new = shown.tokens("choice", scores)
+            if new is not scores:
+                asked.write({0: new})
+                found = place(inside, False, "torch_topk")
+                (indices,) = found.read(1)
+                found.write({0: scores.gather(-1, indices)})
 
     return {
         "resid_pre": simple("", True, BlockVisit.enter),
         "attend": attend,
         "z": simple(layout.o_proj, True, site("z")),
         "attn_out": simple(layout.attn_out, False, BlockVisit.attention),
-        "router_logits": simple(str(layout.router), False, logits, "F_linear"),
+        "router": router,
         "experts": experts,
         "mlp_post": simple(str(layout.down), True, site("mlp_post")),
         "mlp_out": simple(layout.mlp_out, False, site("mlp_out")),

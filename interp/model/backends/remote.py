@@ -7,7 +7,8 @@ torch. Positions are gathered over there, so that what is read travels, not whol
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from interp.model.architecture import Architecture
 from interp.model.backends.nnsight import NNsightBackend, follow, operation
 from interp.model.backends.private import path_of
 from interp.model.backends.recorder import Recorder
+from interp.model.block_visit import Visit
 from interp.model.session import StopForward
 
 
@@ -36,6 +38,12 @@ class RemoteBackend(NNsightBackend):
         self.remote = remote
         self._path = path_of(hf, arch.backbone)
         self.blocks_path = path_of(hf, arch.blocks)
+
+    def attach(self, arch: Architecture, wanted: Collection[tuple[int, str]], visit: Visit) -> ExitStack:
+        """Have the traces from now on show the wanted (layer, site)."""
+        if any(site == "choice" for _, site in wanted):
+            raise SiteError("a remote trace cannot mask or force experts; load the model without remote=")
+        return super().attach(arch, wanted, visit)
 
     def forward(self, arch: Architecture, inputs: Mapping[str, Any]) -> Tensor:
         """One remote trace."""
@@ -180,8 +188,8 @@ def _sites(arch: Architecture, layer: int, path: str, inputs: bool, inside: str 
     layout = arch.layouts[layer]
     if inside == "attention_interface":
         return {1: "q", 2: "k", 3: "v"} if inputs else {0: "z", 1: "pattern"}
-    if inside is not None:
-        return {0: "router_logits"}
+    if inside is not None:  # the router's linear map, its sigmoid, or its top-k
+        return {0: "router_logits", 1: "expert_indices"}
     if inputs and path == layout.experts:
         return {1: "expert_indices", 2: "expert_weights"}
     if inputs:
