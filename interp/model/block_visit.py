@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from einops import rearrange
@@ -87,3 +87,44 @@ class BlockVisit:
                 k = indices.shape[-1]
                 indices, weights = new[..., :k].to(indices.dtype), new[..., k:].to(weights.dtype)
         return indices, self.tokens("expert_weights", weights)
+
+
+class BlockVisits(BlockVisit):
+    """Several visits of one block, one after another, for a backend that meets each value once.
+
+    Each keeps its own middle of the stream: an inner visit is shown as `attn_out` what an outer one's change of
+    `resid_mid` has made of it, as with hooks of each their own.
+    """
+
+    def __init__(self, each: Sequence[BlockVisit]) -> None:
+        super().__init__(each[0].layer, frozenset[str]().union(*(shown.sites for shown in each)), _nothing)
+        self._each = tuple(each)
+
+    def see(self, site: str, x: Tensor) -> Tensor:
+        """A value `[batch, token, feature]`."""
+        for shown in self._each:
+            x = shown.see(site, x)
+        return x
+
+    def enter(self, x: Tensor) -> Tensor:
+        """The stream as it enters the block."""
+        self._batch = x.shape[0]
+        for shown in self._each:
+            x = shown.enter(x)
+        return x
+
+    def attention(self, x: Tensor) -> Tensor:
+        """What attention adds, and the middle of the stream."""
+        for shown in self._each:
+            x = shown.attention(x)
+        return x
+
+    def experts(self, indices: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """The experts chosen and their weights."""
+        for shown in self._each:
+            indices, weights = shown.experts(indices, weights)
+        return indices, weights
+
+
+def _nothing(_layer: int, _site: str, x: Tensor) -> Tensor:
+    return x

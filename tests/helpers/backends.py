@@ -75,9 +75,7 @@ def _other(model: interp.Model, site: str, values: Tensor) -> Tensor:
     return values.flip(0)
 
 
-def _groups(
-    ours: interp.Model, peer: interp.Model, sites: Sequence[str]
-) -> list[tuple[list[str], tuple[int, ...]]]:
+def _groups(ours: interp.Model, peer: interp.Model, sites: Sequence[str]) -> list[tuple[list[str], tuple[int, ...]]]:
     """Sites that are at the same layers of both."""
     groups: dict[tuple[int, ...], list[str]] = {}
     for site in sites:

@@ -21,7 +21,7 @@ from interp.errors import ModelError, SiteError
 from interp.model.architecture import Architecture, Layout
 from interp.model.attention_tap import attend_with
 from interp.model.backends.private import backbone_of, forbid, missing, path_of, private_copy
-from interp.model.block_visit import BlockVisit, Visit
+from interp.model.block_visit import BlockVisit, BlockVisits, Visit
 from interp.model.session import INTERNAL, StopForward
 
 Stage = Callable[[BlockVisit], None]
@@ -85,12 +85,6 @@ class NNsightBackend:
         envoy = follow(self._blocks[layer], path)
         return LivePlace(getattr(envoy.source, operation(envoy, inside)) if inside else envoy, inputs)
 
-    def _visit(self, layer: int, site: str, x: Tensor) -> Tensor:
-        for wanted, visit in self._attached:
-            if (layer, site) in wanted:
-                x = visit(layer, site, x)
-        return x
-
     def stages(
         self, arch: Architecture, place: Callable[[int, str, bool, str | None], Place]
     ) -> list[tuple[Stage, BlockVisit]]:
@@ -98,7 +92,12 @@ class NNsightBackend:
         wanted = frozenset[tuple[int, str]]().union(*(sites for sites, _ in self._attached))
         found: list[tuple[Stage, BlockVisit]] = []
         for layer in sorted({layer for layer, _ in wanted}):
-            shown = BlockVisit(layer, {site for at, site in wanted if at == layer}, self._visit)
+            shown = BlockVisits(
+                [
+                    BlockVisit(layer, {site for at, site in sites if at == layer}, visit)
+                    for sites, visit in self._attached
+                ]
+            )
             places = {_INSIDE.get(site, site) for site in shown.sites}
             if places & {"attn_out", "router", "experts"}:
                 places.add("resid_pre")
@@ -248,10 +247,10 @@ def stages_of_block(place: PlaceOf, layout: Layout) -> dict[str, Stage]:
                 found.write({0: scores.gather(-1, indices)})
 
     return {
-        "resid_pre": simple("", True, BlockVisit.enter),
+        "resid_pre": simple("", True, lambda shown, x: shown.enter(x)),
         "attend": attend,
         "z": simple(layout.o_proj, True, site("z")),
-        "attn_out": simple(layout.attn_out, False, BlockVisit.attention),
+        "attn_out": simple(layout.attn_out, False, lambda shown, x: shown.attention(x)),
         "router": router,
         "experts": experts,
         "mlp_post": simple(str(layout.down), True, site("mlp_post")),

@@ -60,16 +60,16 @@ class Recorder(TorchDispatchMode):
             self.program.append(("save", self.name(args[1])))
             self.reads.append(args[0])
             return args[0]
-        if func is torch.ops.aten._local_scalar_dense.default or torch.Tag.data_dependent_output in func.tags:
-            raise EditError(
-                "this edit decides by the values it meets, which a remote trace cannot: make it of torch operations "
-                "alone, or run it with backend='hooks'"
-            )
         # Constants as they are now: a buffer may be used again.
         written = tree_map(lambda x: self._argument(x), (args, kwargs))
         result = func(*args, **kwargs)
         several = list(result) if isinstance(result, tuple | list) else [result]
-        names = [self._name(x) if isinstance(x, Tensor) else None for x in several]
+        if not all(isinstance(x, Tensor) for x in several):  # a number or a truth value
+            raise EditError(
+                "this edit decides by the values it meets, which a remote trace cannot: make it of torch operations "
+                "alone, or run it with backend='hooks'"
+            )
+        names = [self._name(x) for x in several]
         self.program.append(("op", str(func).removeprefix("aten."), *written, names))
         return result
 

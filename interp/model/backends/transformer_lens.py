@@ -55,6 +55,7 @@ class TransformerLensBackend:
         backbone = backbone_of(copied, hf, arch)
         copied.config.architectures = [kind]
         try:
+            copied.set_attn_implementation("eager")  # its own attention is, whatever the configuration says
             self.bridge: Any = build_bridge_from_module(copied, kind, hf_config=copied.config)
         except Exception as error:  # its adapters raise many kinds
             raise ModelError(f"TransformerLens cannot wrap {kind}: {error}; load it with backend='hooks'") from error

@@ -1,0 +1,71 @@
+"""nnsight's remote traces, by the dry run that serialises them and hides our modules from what reads them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import interp
+from interp.errors import EditError, ModelError, SiteError
+from interp.model.session import Op
+from tests.helpers.backends import BOUND, behind, errors
+from tests.helpers.slow import PROMPTS, loaded
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2", "gpt_neox", "mixtral"])
+def test_reads_and_edits_equal_plain_hooks(family: str) -> None:
+    found = {**errors(family, "nnsight", remote="local"), **errors(family, "nnsight", "eager", remote="local")}
+    assert {name: error for name, error in found.items() if not error <= BOUND} == {}
+
+
+def test_what_is_sent_holds_nothing_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nnsight.schema.request import RequestModel
+
+    sent: list[bytes] = []
+    serialize = RequestModel.serialize
+
+    def spy(*args: Any, **kwargs: Any) -> bytes:
+        sent.append(serialize(*args, **kwargs))
+        return sent[-1]
+
+    monkeypatch.setattr(RequestModel, "serialize", spy)
+    model = behind("llama", "nnsight", remote="local")
+    sent.clear()
+    edit = interp.edits.ablate(torch.ones(48))
+    acts = interp.capture(model, PROMPTS[:1], "resid_post", ["last"], [2], edits=[edit])
+    assert acts.data["resid_post"].shape == (1, 1, 1, 48)
+    (payload,) = sent
+    for name in (b"Session", b"Recorder", b"interp.model", b"LlamaForCausalLM"):
+        assert name not in payload.replace(b"interp/model", b"")
+    assert len(payload) < 200_000
+
+
+def test_what_cannot_be_said_remotely_is_refused() -> None:
+    model = behind("mixtral", "nnsight", remote="local")
+
+    class Deciding:
+        def ops(self, arch: Any) -> list[Op]:
+            return [Op("resid_post", 1, lambda x, _: x if bool(x.sum() > 0) else -x, ("all",), "both", self)]
+
+    with pytest.raises(EditError, match="decides by the values"):
+        model.logits(PROMPTS, [Deciding()])
+    with pytest.raises(SiteError, match="cannot mask or force experts"):
+        model.logits(PROMPTS, [interp.edits.route([(1, 1)], "force")])
+    with pytest.raises(ModelError, match="generation needs a key-value cache"):
+        model.generate(PROMPTS, max_new_tokens=2)
+
+
+def test_an_edit_of_ones_own_made_of_torch_operations_works() -> None:
+    class Turn:
+        def ops(self, arch: Any) -> list[Op]:
+            def change(x: Any, _: Any) -> Any:
+                out = x.clone()
+                out[..., :5] = torch.tanh(x[..., :5]) + torch.arange(5.0).to(x)
+                return torch.cat([out[..., 24:], out[..., :24]], -1)
+
+            return [Op("mlp_out", 1, change, ("all",), "both", self)]
+
+    ours, peer = (m.logits(PROMPTS, [Turn()]) for m in (loaded(), behind("llama", "nnsight", remote="local")))
+    torch.testing.assert_close(peer, ours, rtol=1e-5, atol=1e-5)
