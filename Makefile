@@ -41,7 +41,7 @@ $(VENV)/.runtime: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing refusalkit and its development tools into $(VENV)"
-	@$(PIP) -e '.[dev]'
+	@$(PIP) -e '.[dev,backends]'
 	@touch $@ $(VENV)/.runtime
 
 $(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/python
@@ -72,6 +72,7 @@ test-gpu: $(VENV)/.dev ## run the tests of the model families on a GPU, where th
 	fi
 
 families: $(VENV)/.dev ## write docs/families.md: what was checked for every model family
+	@OMP_NUM_THREADS=1 $(BIN)/python scripts/backend_matrix.py
 	@OMP_NUM_THREADS=1 $(BIN)/python scripts/family_matrix.py
 
 lint: $(VENV)/.dev contracts ## check style, import contracts and that notebooks are stripped

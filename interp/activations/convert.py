@@ -73,7 +73,7 @@ def from_transformer_lens(
             if values and (layer, site) in model.arch.features:
                 x = values[0] if getattr(cache, "has_batch_dim", True) else values[0][None]
                 found.setdefault(site, {})[layer] = rearrange(x, "b t h d -> b t (h d)") if x.ndim == 4 else x
-    return _activations(model, prompts, _chosen(found, sites, layers), positions, attention_mask, "transformer_lens")
+    return _activations(model, prompts, _chosen(model, found, sites, layers), positions, attention_mask, "transformer_lens")
 
 
 def from_nnsight(
@@ -109,7 +109,7 @@ def from_nnsight(
         found: Found = {check_site(site): {layer: _first(x) for layer, x in values.items()}}
     else:
         found = _from_nnsight_cache(values, model)
-    return _activations(model, prompts, _chosen(found, site, layers), positions, attention_mask, "nnsight")
+    return _activations(model, prompts, _chosen(model, found, site, layers), positions, attention_mask, "nnsight")
 
 
 def from_hidden_states(
@@ -145,7 +145,7 @@ def from_hidden_states(
             "tensors: give output.hidden_states of one forward (generate makes one such tuple per token)"
         )
     found: Found = {"resid_pre": dict(enumerate(hidden_states[:-1]))}
-    return _activations(model, prompts, _chosen(found, None, layers), positions, attention_mask, "hidden_states")
+    return _activations(model, prompts, _chosen(model, found, None, layers), positions, attention_mask, "hidden_states")
 
 
 def _from_nnsight_cache(cache: Any, model: Model) -> Found:
@@ -178,14 +178,16 @@ def _names(sites: str | Sequence[str] | None) -> list[str]:
     return [] if sites is None else [check_site(s) for s in ([sites] if isinstance(sites, str) else sites)]
 
 
-def _chosen(found: Found, sites: str | Sequence[str] | None, layers: int | Sequence[int] | None) -> Found:
+def _chosen(
+    model: Model, found: Found, sites: str | Sequence[str] | None, layers: int | Sequence[int] | None
+) -> Found:
     """Sites and layers wanted of those found, the same layers for every site."""
     names = _names(sites) or list(found)
     for site in names:
         if not found.get(site):
             raise SiteError(f"no {site} was found; there is {', '.join(found) or 'nothing that this model has'}")
-    wanted = {site: check_layers(layers, max(found[site]) + 1) if layers is not None else tuple(sorted(found[site]))
-              for site in names}  # fmt: skip
+    given = None if layers is None else check_layers(layers, model.n_layers)
+    wanted = {site: given or tuple(sorted(found[site])) for site in names}
     for site, chosen in wanted.items():
         if gone := [layer for layer in chosen if layer not in found[site]]:
             raise SiteError(f"{site} was not saved at layer {gone[0]}; saved: {sorted(found[site])}")
