@@ -1,6 +1,6 @@
 """Write tests/families/backend_matrix.json: every family behind every backend, measured against plain hooks.
 
-`scripts/family_matrix.py` puts it into docs/families.md; `tests/families/test_backends.py` holds it to what is measured.
+`scripts/family_matrix.py` puts it into docs/families.md; `tests/families/test_backends.py` holds it to the measurement.
 """
 
 import json

@@ -73,7 +73,9 @@ def from_transformer_lens(
             if values and (layer, site) in model.arch.features:
                 x = values[0] if getattr(cache, "has_batch_dim", True) else values[0][None]
                 found.setdefault(site, {})[layer] = rearrange(x, "b t h d -> b t (h d)") if x.ndim == 4 else x
-    return _activations(model, prompts, _chosen(model, found, sites, layers), positions, attention_mask, "transformer_lens")
+    return _activations(
+        model, prompts, _chosen(model, found, sites, layers), positions, attention_mask, "transformer_lens"
+    )
 
 
 def from_nnsight(
@@ -178,9 +180,7 @@ def _names(sites: str | Sequence[str] | None) -> list[str]:
     return [] if sites is None else [check_site(s) for s in ([sites] if isinstance(sites, str) else sites)]
 
 
-def _chosen(
-    model: Model, found: Found, sites: str | Sequence[str] | None, layers: int | Sequence[int] | None
-) -> Found:
+def _chosen(model: Model, found: Found, sites: str | Sequence[str] | None, layers: int | Sequence[int] | None) -> Found:
     """Sites and layers wanted of those found, the same layers for every site."""
     names = _names(sites) or list(found)
     for site in names:

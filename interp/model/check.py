@@ -103,6 +103,11 @@ def logit_finish(hf: Any) -> Callable[[Tensor], Tensor]:
     return finish
 
 
+def on_meta(module: Any) -> bool:
+    """Whether a model has no weights here: they are where its forwards run."""
+    return any(weight.is_meta for weight in module.parameters())
+
+
 def attention_of(arch: Architecture) -> str | None:
     """The attention implementation that an architecture's backbone runs."""
     return getattr(getattr(arch.backbone, "config", None), "_attn_implementation", None)
@@ -111,7 +116,7 @@ def attention_of(arch: Architecture) -> str | None:
 def _look(hf: Any, arch: Architecture, backend: Backend) -> tuple[dict[tuple[int, str], Tensor], list[bool]]:
     """Every site in one short forward, `[token, feature]` each, and which blocks read the middle of the stream.
 
-    The latter is empty under a backend that runs a copy of these blocks: how they hang together was settled before.
+    The latter is empty where these blocks have not run, but a backend's copy of them, or have no weights.
     """
     wanted = {(layer, site) for site in SITES for layer in arch.candidates(site)}
     if attention_of(arch) != "eager":
@@ -125,12 +130,13 @@ def _look(hf: Any, arch: Architecture, backend: Backend) -> tuple[dict[tuple[int
         return x
 
     with backend.attach(arch, wanted, visit), _inputs_of_children(arch) as taken:
-        backend.forward(arch, _inputs(hf))
-    sequential = [_reads_middle(seen, layer, taken[layer]) for layer in range(arch.n_layers)]
+        backend.forward(arch, _inputs(hf, backend))
+    ran = any(taken) and not on_meta(hf)
+    sequential = [_reads_middle(seen, layer, taken[layer]) for layer in range(arch.n_layers)] if ran else []
     for layer, site in sorted(wanted - set(seen)):
         if site not in _MAY_BE_ABSENT:
             raise SiteError(f"{type(hf).__name__}: {site} at layer {layer} did not fire in a forward pass")
-    return seen, sequential if any(taken) else []
+    return seen, sequential
 
 
 def _inputs_of_children(arch: Architecture) -> Any:
@@ -176,10 +182,12 @@ def _check_identities(name: str, arch: Architecture, seen: Shown) -> None:
     """`resid_post = resid_pre + attn_out + mlp_out`, layer to layer, and `z` leads to `attn_out`."""
     for layer in range(arch.n_layers):
         pre, attn, mlp, post = (seen[layer, s].double() for s in ("resid_pre", "attn_out", "mlp_out", "resid_post"))
-        projected = arch.module(layer, "o_proj")(seen[layer, "z"])
-        if arch.layouts[layer].attention_post_norm:
-            projected = arch.module(layer, "attn_out")(projected)
-        checks = [("attn_out = post-norm(o_proj(z))", seen[layer, "attn_out"], projected)]
+        checks: list[tuple[str, Tensor, Tensor]] = []
+        if not on_meta(arch.blocks):
+            projected = arch.module(layer, "o_proj")(seen[layer, "z"])
+            if arch.layouts[layer].attention_post_norm:
+                projected = arch.module(layer, "attn_out")(projected)
+            checks.append(("attn_out = post-norm(o_proj(z))", seen[layer, "attn_out"], projected))
         if arch.parallel:
             checks.append(("resid_post = resid_pre + attn_out + mlp_out", post, pre + attn + mlp))
         else:
@@ -220,7 +228,7 @@ def _mlp_hears_attention(hf: Any, arch: Architecture, usual: Tensor, backend: Ba
         return x
 
     with backend.attach(arch, {(0, "attn_out"), (0, "mlp_out")}, visit):
-        backend.forward(arch, _inputs(hf))
+        backend.forward(arch, _inputs(hf, backend))
     return _error(heard[0], usual.double()) > _TOLERANCE.get(usual.dtype, 5e-2)
 
 
@@ -228,8 +236,15 @@ def _error(left: Tensor, right: Tensor) -> float:
     return float((left.double() - right).abs().max()) / (float(right.abs().max()) or 1.0)
 
 
-def _inputs(hf: Any) -> dict[str, Any]:
-    ids = torch.tensor([_probe(hf).ids], device=hf.get_input_embeddings().weight.device)
+def _inputs(hf: Any, backend: Backend) -> dict[str, Any]:
+    device = hf.get_input_embeddings().weight.device
+    if device.type != "meta":
+        ids = torch.tensor([_probe(hf).ids], device=device)
+    elif backend.name == "hooks":
+        # Without a cache, transformers looks for packed texts, by values that are not there.
+        return {"input_ids": torch.tensor([_probe(hf).ids], device=device), "use_cache": True}
+    else:
+        ids = torch.tensor([_probe(hf).ids])
     return {"input_ids": ids, "position_ids": torch.arange(ids.shape[1], device=ids.device)[None], "use_cache": False}
 
 

@@ -10,7 +10,7 @@ import torch
 from interp.errors import ModelError
 from interp.model.architecture import find_architecture
 from interp.model.backends import make_backend
-from interp.model.check import check_logits, check_weights, settle
+from interp.model.check import check_logits, check_weights, on_meta, settle
 from interp.model.hooks import BackendName, HooksBackend
 from interp.model.model import Model
 from interp.provenance import digest_files, digest_text
@@ -56,7 +56,8 @@ def load(
         date: Date for templates that print one.
         backend: What runs forward passes: plain `"hooks"` on the model itself, `"transformer_lens"` (a bridge over a
             private copy, with weights of its own) or `"nnsight"` (a private copy that shares the weights).
-        remote: nnsight only: `True` runs every forward on NDIF, `"local"` takes the same way without leaving here.
+        remote: nnsight only: `True` runs every forward on NDIF, and no weights are loaded here; `"local"` takes the
+            same way without leaving this machine.
         check: Check by one short forward that the sites fire and add up.
 
     Raises:
@@ -70,7 +71,9 @@ def load(
         common: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
         tokenizer = tokenizer or _tokenizer(name, where, common)
         options = {"device_map": device_map, "attn_implementation": attn_implementation}
-        hf = _weights(name, where, dtype, {**common, **{k: v for k, v in options.items() if v is not None}})
+        given = {**common, **{k: v for k, v in options.items() if v is not None}}
+        away = bool(remote) and remote != "local"
+        hf = _without_weights(name, where, dtype, given) if away else _weights(name, where, dtype, given)
         if device is not None:
             hf = _moved(hf, device, device_map)
         hf.eval()
@@ -97,13 +100,25 @@ def load(
         )
     except UnicodeDecodeError as error:
         raise ModelError(f"the chat template {chat_template} is no UTF-8 text; give a Jinja file") from error
-    hooks = HooksBackend()
-    arch = settle(hf, find_architecture(hf), hooks, check)
+    hooks, here = HooksBackend(), not on_meta(hf)
+    if not here and not remote:
+        raise ModelError(
+            "the model has no weights (they are on the meta device); load them, or run it with remote=True"
+        )
+    try:
+        arch = settle(hf, find_architecture(hf), hooks, check and here)
+    except (RuntimeError, NotImplementedError) as error:
+        if here:
+            raise
+        raise ModelError(
+            f"{type(hf).__name__} cannot be laid out without its weights ({_first_line(error)}); a mixture of experts "
+            "looks at values to run: load it with its weights"
+        ) from error
     runs, arch = make_backend(backend, hf, tokenizer, arch, remote)
     if runs.name != hooks.name:
         arch = settle(hf, [arch], runs, check)
     loaded = Model(hf, tokenizer, chat, arch, name, identity, runs)
-    if check:
+    if check and here:
         check_logits(loaded)
     return loaded
 
@@ -186,6 +201,28 @@ def _weights(name: str, where: str, dtype: Any, options: dict[str, Any]) -> Any:
             "transformers would fill them with random numbers"
         )
     return hf
+
+
+def _without_weights(name: str, where: str, dtype: Any, options: dict[str, Any]) -> Any:
+    """A model's modules from its configuration alone, for forwards that run where the weights are."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    if where != name or Path(where).is_dir():
+        raise ModelError("NDIF knows models by their Hub id; load the model by it, or use remote='local'")
+    kinds = {"attn_implementation", "trust_remote_code"}
+    try:
+        config = AutoConfig.from_pretrained(where, revision=options["revision"], **{
+            k: v for k, v in options.items() if k == "trust_remote_code"
+        })  # fmt: skip
+        kind = config.dtype if dtype == "auto" else dtype
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(
+                config, dtype=kind, **{k: v for k, v in options.items() if k in kinds}
+            )
+    except Exception as error:  # transformers raises many kinds here; the message is what counts
+        raise ModelError(
+            f"cannot load the configuration of {name}: {_first_line(error)}{_hint(name, where)}"
+        ) from error
 
 
 def _hint(name: str, where: str) -> str:

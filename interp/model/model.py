@@ -105,8 +105,9 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        """Where token ids go: the device of the input embedding."""
-        return self.hf.get_input_embeddings().weight.device
+        """Where token ids go: the device of the input embedding; the CPU for a model without weights here."""
+        device = self.hf.get_input_embeddings().weight.device
+        return torch.device("cpu") if device.type == "meta" else device
 
     @property
     def dtype(self) -> torch.dtype:

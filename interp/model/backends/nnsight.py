@@ -22,6 +22,7 @@ from interp.model.architecture import Architecture, Layout
 from interp.model.attention_tap import attend_with
 from interp.model.backends.private import backbone_of, forbid, missing, path_of, private_copy
 from interp.model.block_visit import BlockVisit, BlockVisits, Visit
+from interp.model.check import on_meta
 from interp.model.session import INTERNAL, StopForward
 
 Stage = Callable[[BlockVisit], None]
@@ -114,7 +115,8 @@ def wrap(hf: Any, tokenizer: Any) -> Any:
     except ImportError as error:
         raise missing("nnsight", error) from error
     try:
-        return TransformersModel(hf, tokenizer=copy.deepcopy(tokenizer), task="text-generation")
+        where = {"device": "meta"} if on_meta(hf) else {}
+        return TransformersModel(hf, tokenizer=copy.deepcopy(tokenizer), task="text-generation", **where)
     except Exception as error:  # whatever its pipeline raises
         raise ModelError(f"nnsight cannot wrap {type(hf).__name__}: {error}; use backend='hooks'") from error
 

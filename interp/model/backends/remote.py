@@ -7,19 +7,21 @@ torch. Positions are gathered over there, so that what is read travels, not whol
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from contextlib import ExitStack
+from collections.abc import Collection, Generator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from interp.errors import EditError, ModelError, SiteError
+from interp.errors import EditError, ModelError, RefusalkitError, SiteError
 from interp.model.architecture import Architecture
 from interp.model.backends.nnsight import NNsightBackend, follow, operation
 from interp.model.backends.private import path_of
 from interp.model.backends.recorder import Recorder
 from interp.model.block_visit import Visit
+from interp.model.check import on_meta
 from interp.model.session import StopForward
 
 
@@ -36,6 +38,8 @@ class RemoteBackend(NNsightBackend):
             raise ModelError("NDIF knows models by their Hub id; load the model by it, or use remote='local'")
         super().__init__(hf, tokenizer, arch)
         self.remote = remote
+        if on_meta(hf):
+            self.arch = replace(self.arch, head=_RemoteHead(self, path_of(hf, arch.head)))
         self._path = path_of(hf, arch.backbone)
         self.blocks_path = path_of(hf, arch.blocks)
 
@@ -53,12 +57,13 @@ class RemoteBackend(NNsightBackend):
                 "model.logits, capture), or load the model without remote="
             )
         recorder, whole = self._record(arch, inputs["input_ids"].shape)
-        saved = self._run(recorder.program, {k: v for k, v in inputs.items() if v is not None}, whole)
+        with _reported(self.remote):
+            saved = self._run(recorder.program, dict(inputs), whole)
         for buffer, value in zip(recorder.reads, saved, strict=False):
             buffer.copy_(value)
         if not whole:
             raise StopForward
-        return saved[-1]
+        return saved[-1].to(inputs["input_ids"].device)
 
     def _record(self, arch: Architecture, shape: torch.Size) -> tuple[Recorder, bool]:
         """The program of the next forward, and whether it runs to the end."""
@@ -134,6 +139,40 @@ class RemoteBackend(NNsightBackend):
                 saved.append(place.output.last_hidden_state.detach().cpu())
             tracer.stop()
         return saved
+
+
+@contextmanager
+def _reported(remote: bool | str) -> Generator[None]:
+    """What goes wrong on the way or over there (no key, no such model, no network) as an error of ours."""
+    try:
+        yield
+    except Exception as error:
+        if remote == "local" or isinstance(error, RefusalkitError):
+            raise
+        raise ModelError(f"the remote trace failed: {type(error).__name__}: {error}") from error
+
+
+class _RemoteHead(nn.Module):
+    """The output head of a model whose weights are not here: one more remote trace."""
+
+    def __init__(self, backend: RemoteBackend, path: str) -> None:
+        super().__init__()
+        self._backend, self._path = backend, path
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Logits of final hidden states `[row, d_model]`."""
+        with _reported(self._backend.remote):
+            return self._run(hidden)
+
+    def _run(self, hidden: Tensor) -> Tensor:
+        lm, path = self._backend.lm, self._path
+        with lm.trace(input_ids=torch.zeros(1, 1, dtype=torch.long), remote=self._backend.remote) as tracer:
+            head = lm
+            for part in path.split("."):
+                head = getattr(head, part)
+            logits = head(hidden.to(head.weight.device, head.weight.dtype)).detach().cpu().save()
+            tracer.stop()
+        return logits
 
 
 class _Written:
