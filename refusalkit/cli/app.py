@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from refusalkit.cli import activations
+
 app = typer.Typer(
     help="How a language model recognises harm, decides to refuse, and loses that decision.",
     epilog="Add --debug to any command for a traceback.",
@@ -17,6 +19,8 @@ app = typer.Typer(
 )
 organism = typer.Typer(help="The project's own model organism.", no_args_is_help=True)
 app.add_typer(organism, name="organism")
+app.command()(activations.capture)
+app.command()(activations.store)
 
 MAX_SEED = 2**31 - 1
 ModelName = Annotated[str, typer.Argument(help="A Hub id, a folder, or organism[:VARIANT].", metavar="MODEL")]
