@@ -162,6 +162,7 @@ class Model:
         stop: bool = False,
         token_budget: int = TOKEN_BUDGET,
         done: Callable[[int], None] | None = None,
+        batches: Sequence[Sequence[int]] | None = None,
     ) -> Iterator[Step]:
         """Run prompts batch by batch, handing over what was read: the one path every capture takes.
 
@@ -172,6 +173,7 @@ class Model:
             stop: End each forward after the last site that is read; `last` is then `None`.
             token_budget: Padded tokens per batch.
             done: Called with the number of prompts after each batch.
+            batches: What to run, as indices of prompts; all of them, planned by length, when left out.
 
         Raises:
             NonFiniteError: When something read is NaN or infinite; names prompt, site and layer.
@@ -185,7 +187,7 @@ class Model:
         session = ReadSession(
             self.arch, flatten_edits(edits), lambda: self._batch, [request for request, _ in reads], stop
         )
-        for rows in plan([len(e) for e in encoded], token_budget):
+        for rows in map(list, plan([len(e) for e in encoded], token_budget) if batches is None else batches):
             items = [encoded[i] for i in rows]
             ids, _, pads = pad(items, self.pad_id, left=False, device=self.device)
             wanted: dict[str, Tensor] = {}
