@@ -99,14 +99,17 @@ def join_in_memory(parts: list[Activations]) -> Activations:
 
     first = parts[0]
     data = {site: torch.cat([p.data[site] for p in parts]) for site in first.sites}
-    prompts = tuple(prompt for p in parts for prompt in p.prompts)
-    name = "+".join(dict.fromkeys(p.prompts.name for p in parts))
-    sizes = np.concatenate([np.diff(p.offsets) for p in parts])
-    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    kept, offsets = joined_owners([(p.prompts, p.offsets) for p in parts])
     provenance = joined_provenance([cast("dict[str, Any]", p.provenance) for p in parts])
-    return Activations(
-        data, first.layers, first.positions, PromptSet(prompts, name), first.n_heads, provenance, offsets
-    )
+    return Activations(data, first.layers, first.positions, kept, first.n_heads, provenance, offsets)
+
+
+def joined_owners(parts: list[tuple[PromptSet, NDArray[np.int64]]]) -> tuple[PromptSet, NDArray[np.int64]]:
+    """Prompts one after another, and the offsets of their rows."""
+    name = "+".join(dict.fromkeys(prompts.name for prompts, _ in parts))
+    sizes = np.concatenate([np.diff(offsets) for _, offsets in parts])
+    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    return PromptSet(tuple(prompt for prompts, _ in parts for prompt in prompts), name), offsets
 
 
 def joined_provenance(parts: list[Mapping[str, Any]]) -> dict[str, Any]:

@@ -38,9 +38,7 @@ def resolve_columns(
         if name in REGIONS:
             if name not in FIXED_REGIONS:
                 alone = "capture it alone, or name" if ragged else "name"
-                raise PositionError(
-                    f"{name!r} is as long as the prompt{alone} single tokens, such as t_inst or inst[0]"
-                )
+                raise PositionError(f"{name!r} is as long as the prompt; {alone} single tokens, t_inst or inst[0] say")
             size = min(len(f) for f in found)
             if not size:
                 raise PositionError(f"{name!r} is empty in some prompts")

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from interp.activations.activations import Activations, joined_provenance
+from interp.activations.activations import Activations, joined_owners, joined_provenance
 from interp.activations.labelled import Labelled, Rows
 from interp.activations.store.files import DTYPES
 from interp.activations.store.manifest import About, SiteFormat, read_manifest
@@ -45,18 +45,21 @@ class Store(Labelled):
         offsets: int64 `[n_prompts + 1]`: rows `offsets[i]` to `offsets[i + 1]` are prompt `i`'s.
     """
 
-    def __init__(self, path: Path, about: About, segments: Sequence[Segment], rows: NDArray[np.int64] | None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        about: About,
+        segments: Sequence[Segment],
+        rows: NDArray[np.int64] | None = None,
+        owners: tuple[PromptSet, NDArray[np.int64]] | None = None,
+    ) -> None:
         self.path = path
         self._about, self._segments, self._rows = about, list(segments), rows
         ends = np.cumsum([0, *(int(s.plan.rows[-1]) for s in self._segments)])
         self._bounds: list[int] = ends.tolist()
         self.layers, self.positions, self.n_heads = about.layers, about.positions, about.n_heads
-        shift = zip(self._bounds, self._segments, strict=False)
-        self.offsets = np.concatenate([[0], *(s.plan.rows[1:] + start for start, s in shift)]).astype(np.int64)
-        name = "+".join(dict.fromkeys(s.plan.name for s in self._segments))
-        self.prompts = PromptSet(tuple(p for s in self._segments for p in s.plan.prompts), name)
-        if rows is not None:
-            self.prompts, self.offsets = self._owners(rows)
+        parts = [(PromptSet(s.plan.prompts, s.plan.name), s.plan.rows) for s in self._segments]
+        self.prompts, self.offsets = owners or joined_owners(parts)
         self.provenance = joined_provenance([_provenance(s) for s in self._segments])
 
     def __repr__(self) -> str:
@@ -120,7 +123,7 @@ class Store(Labelled):
         """
         index = self._index(rows)
         chosen = index if self._rows is None else self._rows[index]
-        return Store(self.path, self._about, self._segments, chosen)
+        return Store(self.path, self._about, self._segments, chosen, self._owners(index))
 
     def load(self, sites: str | Sequence[str] | None = None, layers: Sequence[int] | None = None) -> Activations:
         """Read into memory: all, or some of the sites and layers."""
@@ -219,7 +222,7 @@ class Store(Labelled):
             raise StoreError(f"{self.path} has no segment {number}: it has {len(self._segments)}")
         if len(self._segments) == 1 and self._rows is None:
             return self
-        return Store(self.path, self._about, [self._segments[number]], None)
+        return Store(self.path, self._about, [self._segments[number]])
 
     @classmethod
     def joined(cls, stores: Sequence[Store]) -> Store:
@@ -234,7 +237,8 @@ class Store(Labelled):
             segments += store._segments
         first = stores[0]
         whole = all(store._rows is None for store in stores)
-        return cls(first.path, first._about, segments, None if whole else np.concatenate(rows))
+        owners = joined_owners([(store.prompts, store.offsets) for store in stores])
+        return cls(first.path, first._about, segments, None if whole else np.concatenate(rows), owners)
 
     def _select(
         self, site: str | None, layer: int | None, position: str | int | None, rows: NDArray[np.int64] | None
@@ -292,7 +296,7 @@ def open_store(path: str | os.PathLike[str]) -> Store:
     if not folder.is_dir():
         raise StoreError(f"there is no store at {folder}: give the folder that was captured into")
     about, listed = read_manifest(folder)
-    return Store(folder, about, [Segment(folder / name, about, digest) for name, digest in listed], None)
+    return Store(folder, about, [Segment(folder / name, about, digest) for name, digest in listed])
 
 
 def _provenance(segment: Segment) -> Mapping[str, Any]:
