@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from interp.errors import RefusalkitError
+from refusalkit.cli.quiet import hush
 
 if TYPE_CHECKING:
     from interp.activations.store.reader import Store
@@ -31,6 +32,8 @@ def capture(
     append: Annotated[bool, typer.Option("--append", help="Add prompts to a store that is there.")] = False,
     engine: Annotated[str, typer.Option(help="local, or ray (refusalkit\\[ray]).")] = "local",
     workers: Annotated[int, typer.Option(help="Ray actors, each with the model.", min=1)] = 1,
+    cpus_per_worker: Annotated[float, typer.Option(help="CPUs that a Ray actor takes.", min=0)] = 0.5,
+    gpus_per_worker: Annotated[float, typer.Option(help="GPUs that a Ray actor takes.", min=0)] = 0.0,
     token_budget: Annotated[int, typer.Option(help="Padded tokens per batch.", min=1)] = 2048,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps ...")] = None,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 ...")] = "auto",
@@ -45,6 +48,7 @@ def capture(
 ) -> None:
     """Capture activations of a model onto disk; the same command resumes what was cut short."""
     chosen = parse_layers(layers)
+    hush(quiet)
     import interp
 
     found = interp.prompts(prompts, label=label)
@@ -60,9 +64,9 @@ def capture(
     if engine == "local":
         store = interp.capture(interp.load(model, **options), found, **wanted)
     elif engine == "ray":
-        from interp.activations.engines.ray import Source
-
-        store = interp.capture(Source(model, options), found, engine="ray", workers=workers, **wanted)
+        given = {k: v for k, v in options.items() if v is not None}
+        ray = interp.Ray(workers, cpus_per_worker, gpus_per_worker, load=given)
+        store = interp.capture(model, found, engine=ray, **wanted)
     else:
         raise RefusalkitError(f"there is no engine {engine!r}; known: local, ray")
     _show(store)

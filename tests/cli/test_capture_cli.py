@@ -51,7 +51,9 @@ def test_the_same_command_again_finds_it_done_and_another_is_refused(kept: Path,
 
 
 def test_store_verifies_and_exports_a_slice(kept: Path, tmp_path: Path) -> None:
-    done = refusalkit("store", kept, "--verify", "--quiet", "--export", tmp_path / "a.npz", "--site", "z", "--layers", "1")
+    done = refusalkit(
+        "store", kept, "--verify", "--quiet", "--export", tmp_path / "a.npz", "--site", "z", "--layers", "1"
+    )
     assert done.code == 0 and "every checksum holds" in done.out
     with np.load(tmp_path / "a.npz") as file:
         assert file["values"].shape == (3, 1, 2, 48)

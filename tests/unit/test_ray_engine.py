@@ -49,11 +49,10 @@ class DieOnce:
 
         def change(x: Any, cells: Any) -> Any:
             del cells
-            try:
-                os.close(os.open(self.marker, os.O_CREAT | os.O_EXCL))
-            except FileExistsError:
-                return x + 0
-            os.kill(os.getpid(), signal.SIGKILL)
+            if not Path(self.marker).exists():
+                Path(self.marker).touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return x + 0
 
         return [Op("resid_pre", 0, change, ("all",), "both", self)]
 

@@ -1,13 +1,14 @@
 """Capture as a Ray Data pipeline: actors that load the model once, prompts in parts, each part a segment of the store.
 
-A part is a store of its own under `.parts` until all are done; then their segments are moved into place. So a worker that
-is lost leaves a part that another finishes, and a job that is killed goes on with the parts that are missing.
+A part is a store of its own under `.parts` until all are done; then their segments are moved into place. So a worker
+that is lost leaves a part that another finishes, and a job that is killed goes on with the parts that are missing.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from interp.text.prompts import Prompt, PromptSet
 
 PARTS, JOB = ".parts", "job.json"
 FORMAT = "refusalkit/activations/1/ray"
+_ERROR = re.compile(r"[\w.]+(?:Error|Exception): ")
 
 
 @dataclass(frozen=True)
@@ -132,12 +134,16 @@ def _run(
         for row in data.iter_rows():
             yield int(row["part"])
     except ray.exceptions.RayError as error:
-        cause: BaseException = error
-        while getattr(cause, "cause", None) is not None or cause.__cause__ is not None:
-            cause = getattr(cause, "cause", None) or cause.__cause__  # pyright: ignore[reportAssignmentType]
         raise RefusalkitError(
-            f"a Ray worker failed: {str(cause).strip().splitlines()[-1]}; what is captured is kept, the same call goes on"
+            f"a Ray worker failed: {_said(error)}; what is captured is kept, the same call goes on"
         ) from error
+
+
+def _said(error: BaseException) -> str:
+    """The last line of a remote traceback that names an error."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    named = [line for line in lines if _ERROR.match(line)]
+    return (_ERROR.sub("", named[-1]) if named else (lines or [type(error).__name__])[-1])[:500]
 
 
 def _move(out: Path, n: int, job: Mapping[str, Any], append: bool) -> None:
@@ -172,7 +178,9 @@ def _begin(out: Path, job: Mapping[str, Any], append: bool) -> None:
         kept = read_signed(folder / JOB, FORMAT).get("job") if (folder / JOB).is_file() else None
         if kept is not None and kept != json.loads(json.dumps(job)):
             changed = [k for k in job if json.loads(json.dumps(job[k])) != kept.get(k)]
-            raise StoreError(f"{out} holds parts of another job (other {', '.join(changed)}): capture into another folder")
+            raise StoreError(
+                f"{out} holds parts of another job (other {', '.join(changed)}): capture into another folder"
+            )
     elif any(entry.name != ".lock" for entry in out.iterdir()) and not (append and (out / MANIFEST).is_file()):
         raise StoreError(f"{out} is not empty: give append=True to add to a store, or another folder")
     folder.mkdir(exist_ok=True)
