@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-NAMES = ("capture", "generation", "demo")
+NAMES = ("capture", "store", "generation", "demo")
 
 
 def main() -> None:
