@@ -84,7 +84,7 @@ class Array:
 
     def allocate(self) -> None:
         """Make the unfinished file at its final size, so that a full disk is met now and not in the middle."""
-        with opened(self.partial, os.O_RDWR | os.O_CREAT | os.O_TRUNC) as fd:
+        with opened(self.partial, os.O_RDWR | os.O_CREAT | os.O_TRUNC, self.size) as fd:
             _reserve(fd, self.size)
             write_at(fd, self.header, 0)
 
@@ -108,8 +108,8 @@ class Array:
 
 
 @contextlib.contextmanager
-def opened(path: Path, flags: int) -> Generator[int]:
-    """A file descriptor.
+def opened(path: Path, flags: int, needed: int | None = None) -> Generator[int]:
+    """A file descriptor; `needed` bytes are to be written, for the message.
 
     Raises:
         StoreError: When it cannot be opened, read or written; names what a full disk lacks.
@@ -121,13 +121,13 @@ def opened(path: Path, flags: int) -> Generator[int]:
         finally:
             os.close(fd)
     except OSError as error:
-        raise explain(error, path) from error
+        raise explain(error, path, needed) from error
 
 
 def explain(error: OSError, path: Path, needed: int | None = None) -> StoreError:
     """What went wrong with a file, in words that help."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        wanted = f"{needed:,} bytes are needed and " if needed is not None else ""
+        wanted = f"{needed:,} bytes are needed there and " if needed is not None else ""
         return StoreError(
             f"the disk is full at {path}: {wanted}{free_bytes(path):,} bytes are free; make room and make the same "
             "call again, nothing that was finished is lost"

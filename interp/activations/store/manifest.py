@@ -217,12 +217,16 @@ def read_segment(folder: Path, about: About, digest: str) -> tuple[Plan, dict[st
         raise StoreError(f"{file} belongs to another store: copy the whole folder again")
     if (plan.offsets is not None) != about.ragged:
         top.fail("has offsets where its store has none, or the other way round")
-    sealed = top.values.get("sealed")
+    if "sealed" not in top.values:
+        top.fail("does not say whether it is sealed")
+    sealed = top.values["sealed"]
+    arrays = [array.path for array in plan.arrays(folder, about).values()]
     if sealed is not None:
         kept = Fields(file, sealed, "the seal")
-        expected = {array.path.name for array in plan.arrays(folder, about).values()}
-        if set(kept.values) != expected or not all(isinstance(v, str) for v in kept.values.values()):
+        if set(kept.values) != {a.name for a in arrays} or not all(isinstance(v, str) for v in kept.values.values()):
             kept.fail("does not fit the arrays")
+    elif finished := [array for array in arrays if array.is_file()]:
+        top.fail(f"is not sealed although {finished[0].name} is finished")
     return plan, cast("dict[str, str] | None", sealed)
 
 

@@ -152,7 +152,7 @@ class Writer:
         view = rows.reshape(-1).view(torch.uint8).numpy().data
         row_bytes = array.n_bytes // array.shape[0]
         start, at = len(array.header), 0
-        with opened(array.partial, os.O_RDWR) as fd:
+        with opened(array.partial, os.O_RDWR, view.nbytes) as fd:
             for a, b in runs(prompts.tolist()):
                 first, last = int(self._plan.rows[a]) * row_bytes, int(self._plan.rows[b]) * row_bytes
                 write_at(fd, view[at : at + last - first], start + first)
