@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-NAMES = ("capture", "generation", "demo")
+NAMES = ("capture", "memory", "generation", "demo")
 
 
 def main() -> None:
@@ -43,17 +43,27 @@ def main() -> None:
 
 
 def show(console: Console, name: str, result: dict[str, Any]) -> None:
-    """One table a benchmark; what is not timed stands below it."""
-    targets = result["target"]
-    if "rows" in result:
-        table = Table("", "seconds", "ratio to floor", "95 %", "target", title=name, title_justify="left")
-        for row in result["rows"]:
-            low, high = row["interval"]
-            target = f"<= {targets[row['arm']]:.2f}" if row["arm"] in targets else ""
-            table.add_row(row["arm"], f"{row['seconds']:.3f}", f"{row['ratio']:.3f}", f"{low:.3f}-{high:.3f}", target)
+    """One table a benchmark and subject; what is not timed stands below it.
+
+    A target is met when its interval reaches it; `slower` is how many times longer an arm takes than our own.
+    """
+    targets, faster = result["target"], result.get("faster", {})
+    rows = result.get("rows", [])
+    for subject in dict.fromkeys(row.get("subject", "") for row in rows):
+        title = f"{name}: {subject}" if subject else name
+        table = Table("", "seconds", "ratio to floor", "95 %", "target", "", title=title, title_justify="left")
+        for row in (row for row in rows if row.get("subject", "") == subject):
+            arm, (low, high) = row["arm"], row["interval"]
+            target, met = "", ""
+            if arm in targets:
+                target, met = f"<= {targets[arm]:.2f}", "ok" if low <= targets[arm] else "MISSED"
+            elif arm in faster:
+                target = f"{row['slower']:.2f} x ours, wanted {faster[arm]:.2f}"
+                met = "ok" if row["slower_interval"][1] >= faster[arm] else "MISSED"
+            table.add_row(arm, f"{row['seconds']:.3f}", f"{row['ratio']:.3f}", f"{low:.3f}-{high:.3f}", target, met)
         console.print(table)
     for key, value in result.items():
-        if key not in ("rows", "target"):
+        if key not in ("rows", "target", "faster"):
             target = f"  (target <= {targets[key]})" if key in targets else ""
             console.print(f"{name}: {key} {f'{value:.4g}' if isinstance(value, float) else value}{target}")
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.subject import LAYERS, WIDTH, build, prompts
+from benchmarks.subject import build, prompts
 from benchmarks.timing import compare
 from interp.edits import ablate, add
 from interp.model.batching import pad
@@ -22,8 +22,8 @@ def measure(quick: bool) -> dict[str, Any]:
     """One batch of prompts, greedy, as many new tokens for every arm."""
     model, tokens = build(), 8 if quick else 32
     encoded = prompts(4 if quick else 16, 24, 40)
-    vector = torch.randn(WIDTH, generator=torch.Generator().manual_seed(0)) * 0.1
-    everywhere, once = [ablate(vector)], [add(vector, site="resid_pre", layer=LAYERS // 2)]
+    vector = torch.randn(model.d_model, generator=torch.Generator().manual_seed(0)) * 0.1
+    everywhere, once = [ablate(vector)], [add(vector, site="resid_pre", layer=model.n_layers // 2)]
     order = sorted(range(len(encoded)), key=lambda i: (len(encoded[i]), i))
     ids, mask, _ = pad([encoded[i] for i in order], model.pad_id, left=True, device=model.device)
 

@@ -12,8 +12,11 @@ import numpy as np
 Arm = Callable[[], object]
 
 
-def compare(arms: Mapping[str, Arm], rounds: int, seed: int = 0) -> list[dict[str, Any]]:
-    """Time every arm once a round, in random order; ratios are to the first arm, the floor, of the same round."""
+def compare(arms: Mapping[str, Arm], rounds: int, seed: int = 0, reference: str | None = None) -> list[dict[str, Any]]:
+    """Time every arm once a round, in random order; ratios are to the first arm, the floor, of the same round.
+
+    With a `reference` arm each row also says how many times faster that one was, with its interval.
+    """
     rng, names = random.Random(seed), list(arms)
     for arm in arms.values():
         arm()  # warm up
@@ -23,15 +26,20 @@ def compare(arms: Mapping[str, Arm], rounds: int, seed: int = 0) -> list[dict[st
             start = time.perf_counter()
             arms[name]()
             times[name].append(time.perf_counter() - start)
-    floor = np.array(times[names[0]])
-    return [_row(name, np.array(times[name]), floor, seed) for name in names]
+    found = {name: np.array(values) for name, values in times.items()}
+    return [_row(name, found[name], found[names[0]], found.get(reference or ""), seed) for name in names]
 
 
-def _row(name: str, own: Any, floor: Any, seed: int) -> dict[str, Any]:
-    ratios = own / floor
+def _row(name: str, own: Any, floor: Any, reference: Any, seed: int) -> dict[str, Any]:
+    ratio, interval = _median(own / floor, seed)
+    row = {"arm": name, "seconds": float(np.median(own)), "ratio": ratio, "interval": interval, "rounds": len(own)}
+    if reference is not None:
+        row["slower"], row["slower_interval"] = _median(own / reference, seed)
+    return row
+
+
+def _median(ratios: Any, seed: int) -> tuple[float, list[float]]:
+    """A median and its 95 % bootstrap interval."""
     draws = np.random.default_rng(seed).integers(0, len(ratios), (2000, len(ratios)))
     low, high = np.quantile(np.median(ratios[draws], axis=1), (0.025, 0.975))
-    return {
-        "arm": name, "seconds": float(np.median(own)), "ratio": float(np.median(ratios)),
-        "interval": [float(low), float(high)], "rounds": len(ratios),
-    }  # fmt: skip
+    return float(np.median(ratios)), [float(low), float(high)]

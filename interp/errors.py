@@ -15,6 +15,10 @@ class PromptError(RefusalkitError, ValueError):
     """A prompt or a prompt file cannot be used."""
 
 
+class NoPromptsError(PromptError):
+    """A prompt file holds no prompt."""
+
+
 class ModelError(RefusalkitError, ValueError):
     """A model, tokenizer or chat template cannot be used."""
 

@@ -1,9 +1,17 @@
-"""Progress bars, off unless asked for, on standard error."""
+"""Progress bars and notes, off unless asked for, on standard error."""
 
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Generator
+
+
+def note(text: str, show: bool) -> None:
+    """A line about what is going on, where progress is shown."""
+    if show:
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
 
 
 @contextlib.contextmanager

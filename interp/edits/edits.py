@@ -1,11 +1,10 @@
-"""The five edits, as frozen values and the functions that make them."""
+"""The edits of activations, as frozen values and the functions that make them."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast, get_args
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -13,23 +12,29 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from interp.direction import Direction
+from interp.edits.fitting import (
+    Where,
+    as_experts,
+    as_tensor,
+    check_finite,
+    check_number,
+    check_same_places,
+    check_vector_site,
+    check_width,
+    describe,
+    where,
+)
 from interp.errors import DirectionError, EditError, SiteError
 from interp.model.architecture import Architecture
 from interp.model.session import Cells, Op, Phase
-from interp.model.sites import as_layers, check_layers, check_site
+from interp.model.sites import as_layers, check_layers
 
 WRITERS = "writers"
 STREAM = "stream"
 
 
 @dataclass(frozen=True, eq=False)
-class _Where:
-    positions: tuple[str | int, ...]
-    phase: Phase
-
-
-@dataclass(frozen=True, eq=False)
-class Add(_Where):
+class Add(Where):
     """Adds `coef * vector`; make it with `add`."""
 
     vector: Tensor
@@ -38,22 +43,22 @@ class Add(_Where):
     layers: tuple[int, ...]
 
     def __repr__(self) -> str:
-        return f"add({self.coef:g} x |{float(self.vector.norm()):.3g}| at {_place(self, self.site, self.layers)})"
+        return f"add({self.coef:g} x |{float(self.vector.norm()):.3g}| at {describe(self, self.site, self.layers)})"
 
     def ops(self, arch: Architecture) -> Sequence[Op]:
         """The edit fitted to a model."""
-        _fits(self.vector, arch, self.site)
+        layers = check_layers(self.layers, arch.n_layers)
+        check_width(self.vector, arch, self.site, layers)
         moved = self.vector * self.coef
 
         def change(x: Tensor, _cells: Cells | None) -> Tensor:
             return x + moved.to(x)
 
-        layers = check_layers(self.layers, arch.n_layers)
         return [Op(self.site, layer, change, self.positions, self.phase, self) for layer in layers]
 
 
 @dataclass(frozen=True, eq=False)
-class Ablate(_Where):
+class Ablate(Where):
     """Fixes the coordinate along a direction; make it with `ablate`."""
 
     unit: Tensor
@@ -63,14 +68,14 @@ class Ablate(_Where):
 
     def __repr__(self) -> str:
         target = "0" if self.to is None else f"a reference {list(self.to.shape)}"
-        return f"ablate(to {target} at {_place(self, '+'.join(self.sites), self.layers)})"
+        return f"ablate(to {target} at {describe(self, '+'.join(self.sites), self.layers)})"
 
     def ops(self, arch: Architecture) -> Sequence[Op]:
         """The edit fitted to a model."""
         layers = check_layers(self.layers, arch.n_layers)
         found: list[Op] = []
         for site, layer in _expand(self.sites, layers, arch.n_layers):
-            _fits(self.unit, arch, site)
+            check_width(self.unit, arch, site, (layer,))
             found.append(Op(site, layer, self._change(site, layer, arch.n_layers), self.positions, self.phase, self))
         return found
 
@@ -95,7 +100,7 @@ class Ablate(_Where):
                 if goal.ndim:
                     if cells is None:
                         raise EditError("a reference with a value per position needs the positions named")
-                    _same_places(cells, len(goal), "the reference")
+                    check_same_places(cells, len(goal), "the reference")
                     goal = goal[cells.places.to(x.device)]
                 excess = excess - goal
             return (wide - excess[..., None] * unit).to(x.dtype)
@@ -104,7 +109,7 @@ class Ablate(_Where):
 
 
 @dataclass(frozen=True, eq=False)
-class SetTo(_Where):
+class SetTo(Where):
     """Overwrites activations; make it with `set_to`."""
 
     value: Tensor
@@ -112,52 +117,22 @@ class SetTo(_Where):
     layers: tuple[int, ...]
 
     def __repr__(self) -> str:
-        return f"set_to({_place(self, self.site, self.layers)})"
+        return f"set_to({describe(self, self.site, self.layers)})"
 
     def ops(self, arch: Architecture) -> Sequence[Op]:
         """The edit fitted to a model."""
-        _fits(self.value, arch, self.site)
+        layers = check_layers(self.layers, arch.n_layers)
+        check_width(self.value, arch, self.site, layers)
+        value = as_experts(self.value, arch, layers) if self.site == "expert_indices" else self.value
 
         def change(x: Tensor, _cells: Cells | None) -> Tensor:
-            return self.value.to(x).expand_as(x)
+            return value.to(x).expand_as(x)
 
-        layers = check_layers(self.layers, arch.n_layers)
         return [Op(self.site, layer, change, self.positions, self.phase, self) for layer in layers]
 
 
 @dataclass(frozen=True, eq=False)
-class Patch(_Where):
-    """Puts in activations of another run; make it with `patch`."""
-
-    values: Tensor
-    site: str
-    layer: int
-
-    def __repr__(self) -> str:
-        return f"patch({list(self.values.shape)} at {_place(self, self.site, (self.layer,))})"
-
-    def ops(self, arch: Architecture) -> Sequence[Op]:
-        """The edit fitted to a model."""
-        _fits(self.values.flatten(0, 1)[0], arch, self.site)
-        (layer,) = check_layers(self.layer, arch.n_layers)
-
-        def change(x: Tensor, cells: Cells | None) -> Tensor:
-            assert cells is not None
-            n, places = self.values.shape[:2]
-            if int(cells.rows.max()) >= n:
-                raise EditError(
-                    f"the patch holds {n} prompts, but prompt {int(cells.rows.max())} was run (counted from 0); give a "
-                    "patch for the same prompts in the same order"
-                )
-            _same_places(cells, places, "the patch")
-            values = self.values.to(x)
-            return values[cells.rows.to(x.device), cells.places.to(x.device)]
-
-        return [Op(self.site, layer, change, self.positions, self.phase, self)]
-
-
-@dataclass(frozen=True, eq=False)
-class ScaleHeads(_Where):
+class ScaleHeads(Where):
     """Scales attention heads at `z`; make it with `scale_heads`."""
 
     heads: tuple[tuple[int, int], ...]
@@ -208,7 +183,7 @@ def add(
         phase: `"prompt"`, `"generation"` or `"both"`.
     """
     vector, site, layers = _vector(direction, site, layer)
-    return Add(*_where(positions, phase), vector, _number(coef, "coef"), check_site(site), layers)
+    return Add(*where(positions, phase), vector, check_number(coef, "coef"), check_vector_site(site), layers)
 
 
 def ablate(
@@ -236,21 +211,21 @@ def ablate(
         positions: Tokens.
         phase: `"prompt"`, `"generation"` or `"both"`.
     """
-    vector = direction.vector if isinstance(direction, Direction) else _tensor(direction)
+    vector = direction.vector if isinstance(direction, Direction) else as_tensor(direction)
     if vector.ndim != 1 or float(vector.norm()) == 0 or not bool(torch.isfinite(vector).all()):
         raise DirectionError("ablate needs one finite, non-zero vector")
-    reference = None if to is None else _tensor(to)
+    reference = None if to is None else as_tensor(to)
     if reference is not None and not bool(torch.isfinite(reference).all()):
         raise DirectionError("the reference to ablate to holds NaN or infinite values")
     chosen = sites if sites is not None else (WRITERS if reference is None else STREAM)
     names = (chosen,) if isinstance(chosen, str) else tuple(chosen)
     for name in names:
         if name not in (WRITERS, STREAM):
-            check_site(name)
+            check_vector_site(name)
     if reference is not None and reference.ndim > 2:
         raise DirectionError(f"a reference is a number, [layers] or [layers, positions], not {list(reference.shape)}")
     wanted = None if layers is None else as_layers(layers)
-    return Ablate(*_where(positions, phase), vector / vector.norm(), reference, names, wanted)
+    return Ablate(*where(positions, phase), vector / vector.norm(), reference, names, wanted)
 
 
 def set_to(
@@ -262,32 +237,8 @@ def set_to(
     phase: Phase | None = None,
 ) -> SetTo:
     """Overwrite activations with one vector `[width]`."""
-    return SetTo(*_where(positions, phase), _finite(_tensor(value)), check_site(site), as_layers(layer))
-
-
-def patch(
-    values: ArrayLike,
-    *,
-    site: str,
-    layer: int,
-    positions: str | int | Sequence[str | int],
-) -> Patch:
-    """Put in activations of another run (activation patching), prompt by prompt.
-
-    Args:
-        values: `[prompt, position, width]`, for the prompts in the order they are run, and the tokens that
-            `positions` name, in order; `Activations.sel(site, layer=...)` gives it.
-        site: Where.
-        layer: 0-based.
-        positions: Prompt tokens.
-    """
-    tensor = _finite(_tensor(values))
-    if tensor.ndim != 3 or not tensor.numel():
-        raise EditError(f"a patch is [prompt, position, width], but shape {tuple(tensor.shape)} was given")
-    where = _where(positions, "prompt")
-    if where[0] == ("all",):
-        raise EditError("a patch needs its positions named")
-    return Patch(*where, tensor, check_site(site), layer)
+    vector = check_finite(as_tensor(value))
+    return SetTo(*where(positions, phase), vector, check_vector_site(site, numbers=False), as_layers(layer))
 
 
 def scale_heads(
@@ -308,17 +259,7 @@ def scale_heads(
     if not heads:
         raise EditError("no heads were given")
     pairs = tuple((int(a), int(b)) for a, b in heads)
-    return ScaleHeads(*_where(positions, phase), pairs, _number(factor, "factor"))
-
-
-def _where(positions: Any, phase: str | None) -> tuple[tuple[str | int, ...], Phase]:
-    names = (positions,) if isinstance(positions, str | int) else tuple(positions)
-    if not names:
-        raise EditError("no positions were given")
-    chosen = phase or ("both" if names == ("all",) else "prompt")
-    if chosen not in get_args(Phase):
-        raise EditError(f"unknown phase {phase!r}; known: {', '.join(get_args(Phase))}")
-    return names, cast(Phase, chosen)
+    return ScaleHeads(*where(positions, phase), pairs, check_number(factor, "factor"))
 
 
 def _vector(direction: Any, site: str | None, layer: Any) -> tuple[Tensor, str, tuple[int, ...]]:
@@ -326,42 +267,7 @@ def _vector(direction: Any, site: str | None, layer: Any) -> tuple[Tensor, str, 
         return direction.vector, site or direction.site, as_layers(direction.layer if layer is None else layer)
     if site is None or layer is None:
         raise EditError("a bare vector needs site= and layer=")
-    return _finite(_tensor(direction)), site, as_layers(layer)
-
-
-def _number(value: float, name: str) -> float:
-    if not math.isfinite(value):
-        raise EditError(f"{name} is {value}; it must be a finite number")
-    return float(value)
-
-
-def _same_places(cells: Cells, places: int, what: str) -> None:
-    """Regions may be longer in some prompts; by index alone their tokens would be mistaken for one another."""
-    sizes = set(cells.sizes[cells.places >= 0].tolist())
-    if sizes - {places}:
-        raise EditError(
-            f"{what} holds {places} positions, but the edit's positions are {max(sizes)} tokens in a prompt that was "
-            "run; name single tokens, as Activations.positions does"
-        )
-
-
-def _tensor(value: Any) -> Tensor:
-    return torch.as_tensor(value).detach().float().cpu()
-
-
-def _finite(tensor: Tensor) -> Tensor:
-    if not bool(torch.isfinite(tensor).all()):
-        raise DirectionError("the values of an edit hold NaN or infinity")
-    return tensor
-
-
-def _fits(vector: Tensor, arch: Architecture, site: str) -> None:
-    width = arch.feature(site).width
-    if vector.shape != (width,):
-        raise DirectionError(
-            f"a vector of shape {tuple(vector.shape)} does not fit {site} of this model, which is {width} wide; "
-            "was it made for another model?"
-        )
+    return check_finite(as_tensor(direction)), site, as_layers(layer)
 
 
 def _expand(sites: Sequence[str], layers: Sequence[int], n_layers: int) -> list[tuple[str, int]]:
@@ -376,8 +282,3 @@ def _expand(sites: Sequence[str], layers: Sequence[int], n_layers: int) -> list[
         else:
             found += [(name, layer) for layer in layers]
     return found
-
-
-def _place(edit: _Where, site: str, layers: Sequence[int] | None) -> str:
-    at = "all layers" if layers is None else f"layers {list(layers)}"
-    return f"{site}, {at}, {'+'.join(map(str, edit.positions))}, {edit.phase}"

@@ -18,7 +18,7 @@ from interp.errors import SiteError
 from interp.model.architecture import Architecture
 from interp.model.attention_tap import tap_attention
 from interp.model.router_tap import tap_router
-from interp.model.sites import ATTENTION_SITES
+from interp.model.sites import ATTENTION_SITES, ROUTING_SITES
 
 Visit = Callable[[int, str, Tensor], Tensor]
 
@@ -69,7 +69,7 @@ class _Hooks:
         def on(handle: Any) -> None:
             stack.callback(handle.remove)
 
-        routed = sites & {"router_logits", "expert_indices", "expert_weights", "routing"}
+        routed = sites & {*ROUTING_SITES, "choice", "routing"}
         if sites & {"resid_pre", "resid_mid"} or routed:
             on(block.register_forward_pre_hook(self._before_block(layer), with_kwargs=True))
         if attended := sites & set(ATTENTION_SITES):
@@ -79,9 +79,10 @@ class _Hooks:
                 on(module(layer, role).register_forward_pre_hook(self._input(layer, site), with_kwargs=True))
         if sites & {"attn_out", "resid_mid"}:
             on(module(layer, "attn_out").register_forward_hook(self._after_attention(layer)))
-        if "router_logits" in sites:
-            stack.enter_context(tap_router(module(layer, "router"), self._flat(layer, "router_logits")))
-        if routed - {"router_logits"}:
+        if inside := routed & {"router_logits", "choice"}:
+            shown = {site: self._flat(layer, site) for site in inside}
+            stack.enter_context(tap_router(module(layer, "router"), shown.get("router_logits"), shown.get("choice")))
+        if routed - inside:
             on(module(layer, "experts").register_forward_pre_hook(self._experts(layer, routed), with_kwargs=True))
         if "mlp_out" in sites:
             on(module(layer, "mlp_out").register_forward_hook(self._output(layer, "mlp_out")))

@@ -236,7 +236,7 @@ class Model:
                 layer, site = min(session.unseen)
                 raise SiteError(f"{site} at layer {layer} did not fire in this forward; run model.verify()")
             last = None if last is None else last.clone()  # a tensor made in inference mode would stay marked
-            _check_finite(wanted, plans, items)
+            _check_finite(wanted, plans, items, bool(session.edits))
             if done is not None:
                 done(len(rows))
             yield Step(rows, wanted, last)
@@ -414,9 +414,11 @@ def flatten_edits(edits: Any) -> list[Edit]:
     return flat
 
 
-def _check_finite(wanted: dict[str, Tensor], plans: Sequence[Read], items: Sequence[Encoded]) -> None:
+def _check_finite(wanted: dict[str, Tensor], plans: Sequence[Read], items: Sequence[Encoded], edited: bool) -> None:
     for read in plans:
         fine = torch.isfinite(wanted[read.site])
+        if edited and read.site == "router_logits":
+            fine |= torch.isneginf(wanted[read.site])  # an expert that an edit has masked
         if bool(fine.all()):
             continue
         layer, cell = (int(i) for i in (~fine).any(2).nonzero()[0])

@@ -35,15 +35,20 @@ class Cells:
         places: The place among the edit's positions; -1 for a generated token.
         sizes: How many tokens the edit's positions are in this prompt; 0 for a generated token.
         pads: The prompt's left padding, in tokens.
+        columns: The token's index in its text, padding not counted.
     """
 
     rows: Tensor
     places: Tensor
     sizes: Tensor
     pads: Tensor
+    columns: Tensor
 
 
 Change = Callable[[Tensor, Cells | None], Tensor]
+INTERNAL = {"choice": "router_logits", "routing": "expert_weights"}
+"""Sites for `Op`s alone, each beside a site at the same layers: the scores that a router takes its top-k of, where a
+change concerns the choice only, and expert indices and weights side by side."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +56,15 @@ class Op:
     """One change at one place.
 
     Attributes:
-        site: Where; see `interp.model.sites`. `"routing"` is expert indices and weights side by side.
+        site: Where; see `interp.model.sites` and `INTERNAL`.
         layer: 0-based block.
         change: Maps values `[..., width]` to new ones of the same shape. `Cells` come along when single tokens were
             picked (`[cells, width]`), and `None` when the whole tensor `[batch, token, width]` is given.
         positions: Names or numbers of prompt positions, or `"all"`.
         phase: Prompt tokens at `positions`, generated tokens, or both.
         owner: The edit this op belongs to, for counting what it touched.
+        met: Which tokens count as touched, from the values `[..., width]` before and after; all by default.
+        hint: What to tell someone whose edit touched nothing.
     """
 
     site: str
@@ -66,6 +73,8 @@ class Op:
     positions: tuple[str | int, ...]
     phase: Phase
     owner: Any = None
+    met: Callable[[Tensor, Tensor], Tensor] | None = None
+    hint: str = "met no token of what was run; check its positions and phase"
 
 
 class Edit(Protocol):
@@ -120,7 +129,7 @@ class Batch:
         if not picked:
             return None
         b, t, row, place, size, shift = torch.tensor(picked, device=self.device).unbind(1)
-        return b, t, Cells(row, place, size, shift)
+        return b, t, Cells(row, place, size, shift, t - shift)
 
     def history(
         self, positions: tuple[str | int, ...], phase: Phase, dropped: int
@@ -130,12 +139,13 @@ class Batch:
         parts: list[tuple[Tensor, ...]] = []
         if found is not None:
             b, t, cells = found
-            parts.append((b, t, cells.rows, cells.places, cells.sizes, cells.pads))
+            parts.append((b, t, cells.rows, cells.places, cells.sizes, cells.pads, cells.columns))
         if phase != "prompt":
             later = torch.arange(self.width, self.past + 1, device=self.device)
             b = torch.arange(len(self.rows), device=self.device).repeat_interleave(len(later))
+            t = later.repeat(len(self.rows))
             row, pad = (torch.tensor(x, device=self.device)[b] for x in (self.rows, self.pads))
-            parts.append((b, later.repeat(len(self.rows)), row, torch.full_like(b, -1), torch.zeros_like(b), pad))
+            parts.append((b, t, row, torch.full_like(b, -1), torch.zeros_like(b), pad, t - pad))
         if not parts:
             return None
         b, t, *others = (torch.cat(column) for column in zip(*parts, strict=True))
@@ -147,6 +157,12 @@ class Batch:
         return positions == ("all",) and (
             phase == "both" or (phase == "prompt" and all(len(e) == e.n_prompt for e in self.encoded))
         )
+
+    def tokens(self, device: torch.device) -> Tensor:
+        """Where a pass over the prompts has tokens rather than padding, `[batch, column]`."""
+        first, size = (torch.tensor(x, device=device)[:, None] for x in (self.pads, [len(e) for e in self.encoded]))
+        columns = torch.arange(self.width, device=device)
+        return (columns >= first) & (columns < first + size)
 
 
 @dataclass
@@ -193,7 +209,7 @@ class Session:
             if not ops:
                 raise EditError(f"{edit!r} changes nothing: it has no layer or site to act on")
             for op in ops:
-                arch.need("expert_weights" if op.site == "routing" else op.site, (op.layer,))
+                arch.need(INTERNAL.get(op.site, op.site), (op.layer,))
                 self._ops[(op.layer, op.site)].append(op)
         self._reads: dict[tuple[int, str], list[tuple[Read, int]]] = {}
         self._handles = ExitStack()
@@ -220,9 +236,8 @@ class Session:
         """Raise `EditError` for an edit that met no token although the model ran: a silent no-op is a bug."""
         for edit in self.edits:
             if self.forwards and not self.touched[id(edit)] and not self._excused(edit):
-                raise EditError(
-                    f"an edit touched nothing: {edit!r} met no token of what was run; check its positions and phase"
-                )
+                hint = next(op.hint for ops in self._ops.values() for op in ops if op.owner is edit)
+                raise EditError(f"an edit touched nothing: {edit!r} {hint}")
 
     def _excused(self, edit: Edit) -> bool:
         """An edit of generated tokens has done nothing wrong where the model ended every answer at once."""
@@ -256,8 +271,7 @@ class Session:
         if batch.past:
             return x if op.phase == "prompt" else self._change_step(op, x, batch)
         if batch.is_everything(op.positions, op.phase):
-            self.touched[id(op.owner)] += x.shape[0] * x.shape[1]
-            return op.change(x, None)
+            return self._apply(op, x, None, batch)
         key = (op.positions, op.phase)
         if key not in self._cells:
             self._cells[key] = batch.cells(op.positions, op.phase)
@@ -267,26 +281,36 @@ class Session:
         if picked is None:
             return x
         b, t, cells = picked
-        self.touched[id(op.owner)] += len(b)
         out = x.clone()
         b, t = b.to(x.device), t.to(x.device)
-        out[b, t] = op.change(x[b, t], cells)
+        out[b, t] = self._apply(op, x[b, t], cells)
         return out
+
+    def _apply(self, op: Op, x: Tensor, cells: Cells | None, batch: Batch | None = None) -> Tensor:
+        """Change values, and count the tokens that this touched, those of the batch's padding left out."""
+        new = op.change(x, cells)
+        if op.met is None:
+            touched = x.shape[:-1].numel()
+        else:
+            met = op.met(x, new)
+            touched = int((met if batch is None else met & batch.tokens(x.device)).sum())
+        self.touched[id(op.owner)] += touched
+        return new
 
     def _change_cached(self, op: Op, x: Tensor, batch: Batch) -> Tensor:
         """Keys and values of all tokens so far, as the cache keeps them: unedited, so every step edits them again."""
         if op.positions == ("all",) and op.phase == "both":
-            self.touched[id(op.owner)] += x.shape[0] * x.shape[1]
-            return op.change(x, None)
+            return self._apply(op, x, None)
         return self._change_cells(op, x, batch.history(op.positions, op.phase, batch.past + 1 - x.shape[1]))
 
     def _change_step(self, op: Op, x: Tensor, batch: Batch) -> Tensor:
         """A decoding step: one new token in every row."""
         if "step" not in self._cells:
             rows, pads = (torch.tensor(v, device=x.device) for v in (batch.rows, batch.pads))
-            self._cells["step"] = Cells(rows, torch.full_like(rows, -1), torch.zeros_like(rows), pads)
-        self.touched[id(op.owner)] += x.shape[0]
-        return op.change(x[:, 0], self._cells["step"])[:, None]
+            self._cells["step"] = Cells(
+                rows, torch.full_like(rows, -1), torch.zeros_like(rows), pads, batch.past - pads
+            )
+        return self._apply(op, x[:, 0], self._cells["step"])[:, None]
 
     def _change_raw(self, op: Op, x: Tensor) -> Tensor:
         """A forward that this package did not start: only its phase is known, from the length of the cache."""
@@ -300,8 +324,7 @@ class Session:
                 f"an edit at {op.positions} needs to know the prompt: run it through model.run or model.generate "
                 "rather than through the Hugging Face model"
             )
-        self.touched[id(op.owner)] += x.shape[0] * x.shape[1]
-        return op.change(x, None)
+        return self._apply(op, x, None)
 
 
 class ReadSession(Session):

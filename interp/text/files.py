@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from interp.errors import PromptError
+from interp.errors import NoPromptsError, PromptError
 from interp.text.checks import shorten
 
 Record = dict[str, Any]
@@ -22,7 +22,8 @@ def read_records(path: Path) -> list[tuple[Record, str]]:
     and Windows line ends are no part of the text.
 
     Raises:
-        PromptError: The file is missing, unreadable, not UTF-8 text, malformed, empty, or of an unknown kind.
+        PromptError: The file is missing, unreadable, not UTF-8 text, malformed, or of an unknown kind.
+        NoPromptsError: The file is empty.
     """
     if path.is_dir():
         raise PromptError(f"{path} is a folder: name one file in it")
@@ -31,7 +32,7 @@ def read_records(path: Path) -> list[tuple[Record, str]]:
     text = _read_text(path)
     records = READERS[path.suffix.lower()](path, text)
     if not records:
-        raise PromptError(f"{path} is empty: give at least one prompt")
+        raise NoPromptsError(f"{path} is empty: write prompts into it")
     return records
 
 

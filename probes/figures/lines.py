@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from probes.figures.style import KINDS, NEUTRAL, dress, faded, legend_above, plain
+from probes.figures.style import KINDS, NEUTRAL, dress, faded, fraction, legend_above, plain
 
 if TYPE_CHECKING:
     from probes.readout import Separation
@@ -42,14 +42,14 @@ def separation_lines(separation: Separation) -> Any:
                 fillcolor=faded(KINDS[4], 0.13),
             )  # fmt: skip
         figure.add_scatter(
-            x=ends, y=[text, text], mode="lines", name=f"text alone ({text:.2f})",
+            x=ends, y=[text, text], mode="lines", name=f"text alone ({fraction(text)})",
             line={"color": KINDS[4], "width": 1.8, "dash": "dash"},
             hovertemplate="TF-IDF and logistic regression<br>"
-            f"{text:.3f} [{text_low:.3f}, {text_high:.3f}]<extra></extra>",
+            f"{fraction(text)} [{fraction(text_low)}, {fraction(text_high)}]<extra></extra>",
         )  # fmt: skip
     if math.isfinite(separation.length):
         figure.add_scatter(
-            x=ends, y=[separation.length] * 2, mode="lines", name=f"length alone ({separation.length:.2f})",
+            x=ends, y=[separation.length] * 2, mode="lines", name=f"length alone ({fraction(separation.length)})",
             line={"color": NEUTRAL, "width": 1.8, "dash": "dashdot"}, hoverinfo="skip",
         )  # fmt: skip
     for i, position in enumerate(dict.fromkeys(separation.table["position"].astype(str))):
@@ -63,9 +63,9 @@ def separation_lines(separation: Separation) -> Any:
             x=x, y=rows["auroc"].tolist(), mode="lines+markers", name=name, legendgroup=name,
             line={"color": colour, "width": 2.2}, marker={"size": 6, "symbol": ("circle", "square", "diamond")[i % 3]},
             customdata=rows[["low", "high", "shuffled", "shuffled_high"]].to_numpy().tolist(),
-            hovertemplate=f"{name}, layer %{{x}}<br>AUROC %{{y:.3f}} "
-            "[%{customdata[0]:.3f}, %{customdata[1]:.3f}]<br>"
-            "shuffled %{customdata[2]:.3f}, largest %{customdata[3]:.3f}<extra></extra>",
+            hovertemplate=f"{name}, layer %{{x}}<br>AUROC %{{y:.2f}} "
+            "[%{customdata[0]:.2f}, %{customdata[1]:.2f}]<br>"
+            "shuffled %{customdata[2]:.2f}, largest %{customdata[3]:.2f}<extra></extra>",
         )  # fmt: skip
     figure.add_shape(
         type="line", x0=ends[0], x1=ends[1], y0=0.5, y1=0.5, line={"color": NEUTRAL, "width": 1.2, "dash": "dot"}

@@ -40,11 +40,11 @@ def plain(text: Any) -> str:
     return escape(str(text), quote=False)
 
 
-def percent(value: float) -> str:
-    """A proportion as a percentage; `–` when it is none."""
-    if not math.isfinite(value):
+def fraction(value: float | None) -> str:
+    """A rate, a difference of rates or an AUROC: two decimals, `–` when there is none."""
+    if value is None or not math.isfinite(value):
         return "–"
-    return f"{100 * value:.0f}\u00a0%" if value in (0, 1) or 0.01 <= value <= 0.99 else f"{100 * value:.1f}\u00a0%"
+    return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
 
 
 def faded(colour: str, alpha: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,46 +16,54 @@ from interp.progress import progress_bar
 from interp.text.judge import Verdict
 from interp.text.prompts import PromptSet
 from probes.answers import Behaviour, Judge
+from refusalkit.audit.folder import AuditFolder
 
 BLOCK = 128
 
 
 def answer_all(
-    model: Model, prompts: PromptSet, judge: Judge, file: Path, max_new_tokens: int, progress: bool
+    model: Model, prompts: PromptSet, judge: Judge, folder: AuditFolder, max_new_tokens: int, progress: bool
 ) -> Behaviour:
-    """Answers to all prompts; blocks that `file` already holds are not generated again.
+    """Answers to all prompts; blocks that the folder already holds are not generated again.
 
     Args:
         model: The model.
         prompts: Prompts.
         judge: Any callable `(prompt, answer) -> Verdict`.
-        file: JSON lines, one per prompt, in order.
+        folder: Keeps `answers.jsonl`: one line per prompt, in order, with its share of the time its block took.
         max_new_tokens: Longest answer.
         progress: Show a progress bar.
     """
+    file = folder.work / "answers.jsonl"
     kept = _read(file, prompts)
     # Whole blocks only: a block generated again is batched as it was, so that its answers are the same.
     done = len(kept) - len(kept) % BLOCK if len(kept) < len(prompts) else len(kept)
     rows = kept[:done]
+    if done:
+        folder.kept.append(f"answers ({done} of {len(prompts)})")
     try:
         _keep(file, rows)
         with progress_bar("answers", len(prompts), progress) as advance, file.open("a", encoding="utf-8") as out:
             advance(done)
             for start in range(done, len(prompts), BLOCK):
                 block = prompts[start : start + BLOCK]
-                made = [_row(completion) for completion in model.generate(block, max_new_tokens=max_new_tokens)]
+                began = time.perf_counter()
+                completions = list(model.generate(block, max_new_tokens=max_new_tokens))
+                share = (time.perf_counter() - began) / len(block)
+                made = [_row(completion, share) for completion in completions]
                 out.write(_lines(made))
                 out.flush()
                 rows += made
                 advance(len(block))
     except OSError as error:
         raise RefusalkitError(f"cannot write {file}: {error.strerror or error}; is the disk full?") from error
-    completions = [
+    folder.took("answers", sum(row["seconds"] for row in rows))
+    answered = [
         Completion(p, r["text"], r["thinking"], r["answer"], tuple(r["ids"]), r["finished"])
         for p, r in zip(prompts, rows, strict=True)
     ]
-    verdicts: list[Verdict] = [judge(c.prompt.text, c.answer) for c in completions]
-    return Behaviour(prompts, tuple(completions), tuple(verdicts))
+    verdicts: list[Verdict] = [judge(c.prompt.text, c.answer) for c in answered]
+    return Behaviour(prompts, tuple(answered), tuple(verdicts))
 
 
 def _keep(file: Path, rows: list[dict[str, Any]]) -> None:
@@ -91,6 +100,7 @@ def _read(file: Path, prompts: PromptSet) -> list[dict[str, Any]]:
 
 _FIELDS: dict[str, Any] = {
     "id": str, "text": str, "thinking": str | None, "answer": str, "ids": list, "finished": bool,
+    "seconds": float,
 }  # fmt: skip
 
 
@@ -98,6 +108,6 @@ def _whole(row: dict[str, Any]) -> bool:
     return set(row) == set(_FIELDS) and all(isinstance(row[name], kind) for name, kind in _FIELDS.items())
 
 
-def _row(completion: Completion) -> dict[str, Any]:
-    row = asdict(completion)
-    return {"id": completion.prompt.id, **{k: v for k, v in row.items() if k != "prompt"}}
+def _row(completion: Completion, seconds: float) -> dict[str, Any]:
+    row = {k: v for k, v in asdict(completion).items() if k != "prompt"}
+    return {"id": completion.prompt.id, **row, "seconds": round(seconds, 4)}

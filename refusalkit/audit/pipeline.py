@@ -1,37 +1,27 @@
-"""The audit from end to end: answers, direction, causal check, separation, findings, report."""
+"""The audit from end to end: answers, direction, causal check, separation, findings, report.
+
+torch and what needs it are imported in `audit`, after the checks that do without: a wrong path is said at once.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 import interp
-from interp.errors import ModelError, PromptError, RefusalkitError
-from interp.model.model import Model
+from interp.progress import note
 from interp.text.judge import judge as rules
-from interp.text.prompts import PromptSet
-from probes.answers import Behaviour, Judge
-from probes.candidate_scores import Candidates
-from probes.causal import CausalCheck, causal_check
-from probes.harm import harm_direction, reads_harm
-from probes.readout import separation
-from probes.refusal import CONTRASTS, MIN_SIDE, find_direction, held_out, sides_of
 from refusalkit import __version__
-from refusalkit.audit.answers import answer_all
-from refusalkit.audit.findings import conclude, harm_explains, refuses
+from refusalkit.audit.findings import conclude
 from refusalkit.audit.folder import AuditFolder
-from refusalkit.audit.kept import load_candidates, save_candidates
+from refusalkit.audit.preflight import check_model, check_out, check_template
 from refusalkit.audit.prompts import audit_prompts, is_organism
-from refusalkit.audit.sections import (
-    behaviour_section,
-    causal_section,
-    direction_section,
-    separation_section,
-)
 from refusalkit.audit.settings import Settings
-from steering import SteeringVector
+
+if TYPE_CHECKING:
+    from interp.model.model import Model
+    from interp.text.prompts import PromptSet
+    from probes.answers import Judge
 
 SCHEMA = "refusalkit/audit/1"
 LIMITS = (
@@ -84,175 +74,61 @@ def audit(
     Raises:
         RefusalkitError: For anything the user can mend; what was computed before is kept.
     """
-    settings = settings or Settings()
-    name = model.name if isinstance(model, Model) else str(model)
+    settings, options, out = settings or Settings(), load_options or {}, Path(out)
+    name = str(model) if isinstance(model, str | Path) else model.name
+    if isinstance(model, str | Path):
+        check_model(name)
+    check_template(options.get("chat_template"))
+    check_out(out)
     prompts = audit_prompts(name, harmful, harmless, settings)
-    loaded = model if isinstance(model, Model) else interp.load(model, **(load_options or {}))
-    _check_fit(loaded, prompts, settings.max_new_tokens)
-    provenance = loaded.provenance()
-    judged_by = f"{judge.__module__}.{getattr(judge, '__qualname__', type(judge).__name__)}"
-    folder = AuditFolder(
-        Path(out),
-        {
-            "model": [provenance["model"], provenance["dtype"], provenance["attention"]],
-            "chat format": provenance["chat"],
-            "prompts": prompts.digest,
-            "settings": settings.to_json(),
-            "judge": judged_by,
-            "version of refusalkit": __version__,
-        },
-        force,
-    )
-    answers = answer_all(loaded, prompts, judge, folder.work / "answers.jsonl", settings.max_new_tokens, progress)
-    sections = _Sections(loaded, prompts, answers, judge, settings, folder, progress).compute()
-    headline, findings = conclude(Path(name).name if Path(name).is_dir() else name, sections)
-    result = {
-        "schema": SCHEMA,
-        "refusalkit": __version__,
-        "model": name,
-        "headline": headline,
-        "findings": findings,
-        "sections": sections,
-        "limits": [*([ORGANISM_LIMIT] if is_organism(name) else []), *LIMITS],
-        "provenance": {
-            **provenance,
-            "prompts": {
-                "name": prompts.name, "digest": prompts.digest, "n": len(prompts),
-                "splits": {s: len(prompts.filter(split=s)) for s in ("train", "val", "test")},
-            },
-            "settings": settings.to_json(),
-            "judge": judged_by,
-            "seconds": folder.seconds(),
-        },
-    }  # fmt: skip
-    from refusalkit.audit.report import render_report
+    note(f"loading {name}", progress)
 
-    folder.write_json(folder.path / "audit.json", result)
-    folder.write("report.html", render_report(result))
+    from refusalkit.audit.answers import answer_all
+    from refusalkit.audit.report import render_report
+    from refusalkit.audit.stages import Stages, check_fit, device_of
+
+    loaded = interp.load(model, **options) if isinstance(model, str | Path) else model
+    check_fit(loaded, prompts, settings.max_new_tokens)
+    provenance = {**loaded.provenance(), "device": device_of(loaded)}
+    judged_by = f"{judge.__module__}.{getattr(judge, '__qualname__', type(judge).__name__)}"
+    with AuditFolder(out, _key(provenance, prompts, settings, judged_by), force) as folder:
+        answers = answer_all(loaded, prompts, judge, folder, settings.max_new_tokens, progress)
+        sections = Stages(loaded, prompts, answers, judge, settings, folder, progress).compute()
+        if folder.kept:
+            note(f"kept from an earlier run: {', '.join(folder.kept)}", progress)
+        headline, findings = conclude(Path(name).name if Path(name).is_dir() else name, sections)
+        result = {
+            "schema": SCHEMA,
+            "refusalkit": __version__,
+            "model": name,
+            "headline": headline,
+            "findings": findings,
+            "sections": sections,
+            "limits": [*([ORGANISM_LIMIT] if is_organism(name) else []), *LIMITS],
+            "provenance": {
+                **provenance,
+                "prompts": {
+                    "name": prompts.name, "digest": prompts.digest, "n": len(prompts),
+                    "splits": {s: len(prompts.filter(split=s)) for s in ("train", "val", "test")},
+                },
+                "settings": settings.to_json(),
+                "judge": judged_by,
+                "seconds": folder.seconds(),
+            },
+        }  # fmt: skip
+        folder.write_json(folder.path / "audit.json", result)
+        folder.write("report.html", render_report(result))
     return result
 
 
-def _check_fit(model: Model, prompts: PromptSet, max_new_tokens: int) -> None:
-    """What does not fit the model's context or vocabulary is found now, not after an hour."""
-    encoded = model.encode(prompts)
-    known, largest = model.hf.get_input_embeddings().weight.shape[0], max(max(e.ids) for e in encoded)
-    if largest >= known:
-        raise ModelError(
-            f"the tokenizer gives the token {largest}, but the model knows only {known}: it belongs to another model; "
-            "put the model's own tokenizer files into its folder"
-        )
-    longest, room = max(len(e) for e in encoded), model.chat.max_tokens
-    if room is not None and longest + max_new_tokens > room:
-        raise PromptError(
-            f"the longest prompt has {longest} tokens, and with an answer of {max_new_tokens} it does not fit the "
-            f"model's context of {room}: shorten it, or lower --max-new-tokens"
-        )
-
-
-class _Sections:
-    """The stages of one audit, each kept in the folder."""
-
-    def __init__(
-        self,
-        model: Model,
-        prompts: PromptSet,
-        answers: Behaviour,
-        judge: Judge,
-        settings: Settings,
-        folder: AuditFolder,
-        progress: bool,
-    ) -> None:
-        self.model, self.prompts, self.answers, self.judge = model, prompts, answers, judge
-        self.settings, self.folder, self.progress = settings, folder, progress
-
-    def compute(self) -> dict[str, Any]:
-        found: dict[str, Any] = {
-            "behaviour": behaviour_section(self.answers, self.settings.max_new_tokens),
-            "direction": None, "causal": None, "harm": None,
-        }  # fmt: skip
-        explained = harm_explains(found["behaviour"])
-        if refuses(found["behaviour"]):
-            contrast = "harmful refused" if explained else "refused"
-            found["direction"] = self.folder.stage("direction", lambda: self._direction(contrast), self._vector_kept)
-            if found["direction"]["found"]:
-                found["causal"] = self.folder.stage("causal", lambda: self._causal(found["direction"]))
-        found["separation"] = self.folder.stage(
-            "separation",
-            lambda: separation_section(separation(self.model, self.prompts, seed=self.settings.seed)),
-        )
-        if found["separation"]["readable"] and not (found["direction"] and explained):
-            found["harm"] = self.folder.stage("harm", self._harm)
-        return found
-
-    def _direction(self, contrast: str) -> dict[str, Any]:
-        s = self.settings
-        found = find_direction(
-            self.model, self.answers, contrast=contrast, n_train=s.n_train, n_val=s.n_val, seed=s.seed,
-            progress=self.progress, **s.limits,
-        )  # fmt: skip
-        section = direction_section(found, contrast, self.model.n_layers)
-        if found.direction is None or found.candidates is None:
-            return section
-        try:
-            save_candidates(self._candidates, found.candidates)
-            self._vector.parent.mkdir(exist_ok=True)
-        except OSError as error:
-            raise RefusalkitError(
-                f"cannot write to {self.folder.path}: {error.strerror or error}; make room"
-            ) from error
-        SteeringVector.from_direction(found.direction).save(self._vector)
-        section["vector"] = "vectors/refusal.safetensors"
-        if contrast == "refused":
-            value, low, high = reads_harm(self.model, found.direction, self.prompts.test)
-            section["harm_auroc"] = {"value": value, "low": low, "high": high}
-        return section
-
-    @property
-    def _candidates(self) -> Path:
-        return self.folder.work / "candidates.safetensors"
-
-    @property
-    def _vector(self) -> Path:
-        return self.folder.path / "vectors" / "refusal.safetensors"
-
-    def _vector_kept(self, section: dict[str, Any]) -> bool:
-        """Whether the files that go with a finished direction stage are there and belong to it."""
-        if not section["found"]:
-            return True
-        try:
-            direction, vector = self._chosen(section), SteeringVector.load(self._vector)
-        except RefusalkitError:
-            return False
-        return vector.layers == (direction.layer,) and torch.equal(vector.vectors[direction.layer], direction.vector)
-
-    def _chosen(self, section: dict[str, Any]) -> interp.Direction:
-        return load_candidates(self._candidates).direction(section["chosen"]["layer"], section["chosen"]["position"])
-
-    def _causal(self, section: dict[str, Any]) -> dict[str, Any]:
-        contrast: str = section["contrast"]
-        check = self._check(load_candidates(self._candidates), self._chosen(section), contrast)
-        return causal_section(check, CONTRASTS[contrast])
-
-    def _harm(self) -> dict[str, Any]:
-        found = harm_direction(self.model, self.prompts)
-        sides = sides_of(self.answers, "test", "refused")
-        enough = refuses(behaviour_section(self.answers, 0)) and min(map(len, sides)) >= MIN_SIDE
-        contrast = "refused" if enough else "harmful refused"
-        value, low, high = reads_harm(self.model, found.direction, self.prompts.test)
-        check = self._check(found.candidates, found.direction, contrast)
-        return {
-            "layer": found.direction.layer,
-            "position": found.direction.position,
-            "val": found.val,
-            "auroc": {"value": value, "low": low, "high": high},
-            "causal": causal_section(check, CONTRASTS[contrast]),
-        }
-
-    def _check(self, found: Candidates, direction: interp.Direction, contrast: str) -> CausalCheck:
-        s = self.settings
-        on, off = held_out(self.answers, contrast, s.n_test, s.seed)
-        return causal_check(
-            self.model, found, direction, on, off, names=CONTRASTS[contrast], judge=self.judge, n_random=s.n_random,
-            max_new_tokens=s.max_new_tokens, seed=s.seed,
-            baseline=(self.answers.part(on), self.answers.part(off)), progress=self.progress,
-        )  # fmt: skip
+def _key(provenance: dict[str, Any], prompts: PromptSet, settings: Settings, judged_by: str) -> dict[str, Any]:
+    """All that decides the results, and all that the provenance states once for every stage."""
+    return {
+        "model": {**provenance["model"], "dtype": provenance["dtype"], "attention": provenance["attention"]},
+        "chat format": provenance["chat"],
+        "prompts": prompts.digest[:16],
+        "settings": settings.to_json(),
+        "judge": judged_by,
+        "device": provenance["device"],
+        "versions": {**provenance["versions"], "refusalkit": __version__},
+    }

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from interp.errors import PromptError
+from interp.errors import NoPromptsError, PromptError
 from interp.text.prompts import SPLITS, PromptSet
 from interp.text.sources import load_pair, prompts
 from refusalkit.audit.settings import Settings
 
 MIN_PER_CLASS = {"train": 8, "val": 4, "test": 8}
+LEAST = sum(MIN_PER_CLASS.values())
 
 
 def audit_prompts(model: str, harmful: str | None, harmless: str | None, settings: Settings) -> PromptSet:
@@ -19,11 +20,14 @@ def audit_prompts(model: str, harmful: str | None, harmless: str | None, setting
     if (harmful is None) != (harmless is None):
         raise PromptError("give both --harmful and --harmless, or neither")
     if harmful is not None and harmless is not None:
-        found = load_pair(harmful, harmless)
+        try:
+            found = load_pair(harmful, harmless)
+        except NoPromptsError as error:
+            raise NoPromptsError(f"{error}, at least {LEAST} of each class for an audit") from error
     else:
         found = prompts("organism" if is_organism(model) else "headlines")
     if any(p.split is None for p in found):
-        found = found.require(20).split(seed=settings.seed)
+        found = found.require(LEAST).split(seed=settings.seed)
     most = {"train": settings.n_train, "val": settings.n_val, "test": settings.n_test}
     kept = PromptSet((), found.name)
     for split in SPLITS:

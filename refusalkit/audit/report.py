@@ -19,6 +19,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from probes.figures.style import fraction
+from refusalkit.audit.numbers import interval, number, seconds
 from refusalkit.audit.panels import SECTIONS, Section
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -71,41 +73,11 @@ def _environment() -> Environment:
         undefined=StrictUndefined, auto_reload=False,
     )  # fmt: skip
     helpers: dict[str, Any] = {
-        "number": number, "percent": percent, "interval": interval, "emphasise": emphasise, "clip": clip,
+        "number": number, "fraction": fraction, "interval": interval, "emphasise": emphasise, "clip": clip,
         "seconds": seconds, "flat": flat,
     }  # fmt: skip
     environment.filters.update(helpers)
     return environment
-
-
-def number(value: Any, digits: int = 2) -> str:
-    """A number with so many decimals (few digits for very small and very large ones), `–` when there is none."""
-    if value is None or isinstance(value, str | bool) or not math.isfinite(value):
-        return "–"
-    if isinstance(value, int):
-        return str(value)
-    if value and (abs(value) < 0.5 * 10**-digits or abs(value) >= 1e6):
-        return f"{value:.1e}".replace("-", "−")
-    return f"{value:.{digits}f}".replace("-", "−")
-
-
-def percent(value: Any) -> str:
-    """A proportion as a percentage; a proportion that only rounds to 0 or 1 keeps a decimal."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    return f"{100 * value:.1f}\u00a0%" if 0 < value < 0.0095 or 0.9905 < value < 1 else f"{100 * value:.0f}\u00a0%"
-
-
-def interval(value: Mapping[str, Any], digits: int = 2) -> str:
-    """`0.93 [0.90, 0.95]` of a mapping with `value`, `low` and `high`."""
-    return f"{number(value['value'], digits)} [{number(value['low'], digits)}, {number(value['high'], digits)}]"
-
-
-def seconds(value: Any) -> str:
-    """A duration in words."""
-    if value is None:
-        return "–"
-    return f"{value:.1f} s" if value < 100 else f"{value / 60:.1f} min"
 
 
 def flat(value: Any, prefix: str = "") -> list[tuple[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -126,6 +127,8 @@ def accept(
 def _hush(quiet: bool) -> None:
     """Without a terminal, or when asked to be quiet, transformers' own progress bars are noise around a message."""
     if quiet or not sys.stderr.isatty():
-        from transformers.utils import logging
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # read when transformers is imported, which takes seconds
+        if "transformers" in sys.modules:
+            from transformers.utils import logging
 
-        logging.disable_progress_bar()
+            logging.disable_progress_bar()

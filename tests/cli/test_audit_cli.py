@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+import interp
 from interp.model.model import Model
 from steering import SteeringVector
 from tests.helpers.command import SMALL, refusalkit, refused, results, save_model, strict_json, tree
@@ -90,6 +94,21 @@ def test_the_organism_is_found_to_refuse_harm(organism: Path) -> None:
     assert any("organism" in limit for limit in audit["limits"])
 
 
+def test_a_plain_folder_and_files_of_ones_own_are_audited_like_the_organism(tmp_path: Path) -> None:
+    """Issue 2, done when 3: nothing about the model or the prompts says that they are the project's."""
+    model, prompts = tmp_path / "mine", interp.prompts("organism")
+    shutil.copytree(interp.organism.path("chat"), model, ignore=shutil.ignore_patterns("truth.*"))
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"prompt": p.text}) + "\n" for p in prompts.harmful[:120]))
+    with (tmp_path / "b.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("prompt", "note"), *((p.text, "x, y") for p in prompts.harmless[:120])])
+    files = ("--harmful", tmp_path / "a.jsonl", "--harmless", tmp_path / "b.csv")
+    done = refusalkit("audit", model, *files, *SMALL, "--quiet", "--out", tmp_path / "out")
+    assert done.code == 0 and done.out.startswith("Refusal in mine is carried by one direction"), done
+    audit = strict_json((tmp_path / "out" / "audit.json").read_text(encoding="utf-8"))
+    assert audit["provenance"]["prompts"]["name"] == "a / b"
+    assert not any("organism" in limit for limit in audit["limits"])
+
+
 def test_the_same_command_resumes_without_generating_anything(
     organism: Path, tmp_path: Path, counted: list[int]
 ) -> None:
@@ -99,6 +118,14 @@ def test_the_same_command_resumes_without_generating_anything(
     assert counted == []
     assert {f: f.stat().st_mtime_ns for f in (out / ".work").iterdir()} == times
     assert tree(out) == before  # timings and all
+
+
+def test_what_is_kept_from_an_earlier_run_is_said(organism: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(organism, tmp_path / "audit"))
+    (out / ".work" / "causal.json").unlink()
+    done = refusalkit("audit", "organism:chat", *SMALL, "--out", out)
+    assert "loading organism:chat\n" in done.err
+    assert "kept from an earlier run: answers (104 of 104), direction, separation\n" in done.err
 
 
 def test_another_spelling_of_the_same_model_resumes_too(
@@ -126,10 +153,10 @@ def test_force_starts_over_and_leaves_nothing_of_the_old_audit(
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (("--max-new-tokens", "5"), "settings"),
-        (("--seed", "1"), "prompts, settings"),
-        (("--system", "Be kind."), "chat format"),
-        (("--dtype", "bfloat16"), "model"),
+        (("--max-new-tokens", "5"), r"settings \(max_new_tokens: 4 there, 5 here\)"),
+        (("--seed", "1"), r"prompts \(\w{16} there, \w{16} here\), settings \(seed: 0 there, 1 here\)"),
+        (("--system", "Be kind."), r"chat format \(system: none there, Be kind. here\)"),
+        (("--dtype", "bfloat16"), r"model \(dtype: float32 there, bfloat16 here\)"),
     ],
 )
 def test_other_arguments_on_the_same_folder_are_refused(
@@ -137,7 +164,7 @@ def test_other_arguments_on_the_same_folder_are_refused(
 ) -> None:
     before = tree(copy)
     message = refused("audit", llama, *files, *QUICK, *arguments, "--out", copy)
-    assert f"holds an audit with other {named};" in message
+    assert re.search(f"holds an audit with other {named};", message), message
     assert "--force" in message
     assert tree(copy) == before
 
@@ -147,6 +174,41 @@ def test_another_model_on_the_same_folder_is_refused(copy: Path, files: tuple[st
     message = refused("audit", save_model(tmp_path / "llama", "mistral"), *files, *QUICK, "--out", copy)
     assert "holds an audit with other model" in message
     assert tree(copy) == before
+
+
+def test_results_of_another_version_or_device_are_not_mixed(
+    copy: Path, llama: Path, files: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, plain = tree(copy), Model.provenance
+    newer = {"torch": "99.0", "transformers": "99.1"}
+    monkeypatch.setattr(Model, "provenance", lambda self: (p := plain(self)) | {"versions": p["versions"] | newer})
+    monkeypatch.setattr("refusalkit.audit.stages.device_of", lambda _model: "cuda (Some GPU)")
+    message = refused("audit", llama, *files, *QUICK, "--out", copy)
+    assert "device (cpu there, cuda (Some GPU) here), versions (torch: " in message
+    assert " there, 99.0 here; transformers: " in message and "--force" in message
+    assert tree(copy) == before
+    assert refusalkit("audit", llama, *files, *QUICK, "--out", copy, "--force").code == 0
+    audit = strict_json((copy / "audit.json").read_text(encoding="utf-8"))
+    assert audit["provenance"]["device"] == "cuda (Some GPU)"
+
+
+def test_every_stage_says_how_long_it_took(organism: Path) -> None:
+    seconds = strict_json((organism / "audit.json").read_text(encoding="utf-8"))["provenance"]["seconds"]
+    assert list(seconds) == ["answers", "direction", "causal", "separation"]
+    assert all(spent > 0 for spent in seconds.values())
+
+
+def test_the_time_of_answers_kept_from_an_earlier_run_still_counts(
+    copy: Path, llama: Path, files: tuple[str, ...], counted: list[int]
+) -> None:
+    rows = [json.loads(line) for line in (copy / ".work" / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
+    for row in rows:
+        row["seconds"] = 2.5
+    (copy / ".work" / "answers.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    done = refusalkit("audit", llama, *files, *QUICK, "--out", copy)
+    assert done.code == 0 and counted == []
+    audit = strict_json((copy / "audit.json").read_text(encoding="utf-8"))
+    assert audit["provenance"]["seconds"]["answers"] == 2.5 * len(rows)
 
 
 def test_an_answer_may_hold_line_separators(

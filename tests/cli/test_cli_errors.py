@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from safetensors.torch import load_file, save_file
 
 import interp
@@ -170,7 +171,7 @@ def harmless(files: tuple[str, ...]) -> list[str]:
         (lambda lines, _: [*lines, "word " * 10_000], ("longer than the model's context of 512",)),
         (lambda lines, _: lines[:5], ("5 harmless prompts", "add 15 more")),
         (lambda lines, _: lines[:21], ("harmless prompts to test on", "add prompts")),
-        (lambda _lines, _: [], ("is empty",)),
+        (lambda _lines, _: [], ("changed.txt is empty", "at least 20 of each class")),
     ],
 )
 def test_prompts_that_cannot_be_used_are_named(
@@ -214,7 +215,7 @@ def test_one_file_without_the_other_is_refused(llama: Path, files: tuple[str, ..
 def test_an_answer_that_does_not_fit_the_context_is_refused(
     llama: Path, files: tuple[str, ...], tmp_path: Path
 ) -> None:
-    message = refused("audit", llama, *files, "--max-new-tokens", "500", "--out", tmp_path / "out")
+    message = refused("audit", llama, *files, "--max-new-tokens", "500", "--quiet", "--out", tmp_path / "out")
     assert "does not fit the model's context of 512" in message
     assert "--max-new-tokens" in message
 
@@ -325,6 +326,48 @@ def test_a_real_process_ends_with_one_line_and_with_debug_a_traceback(tmp_path: 
     debug = process(*arguments, "--debug")
     assert debug.returncode == 1
     assert "Traceback (most recent call last)" in debug.stderr
+
+
+LIGHT = """
+import sys
+from refusalkit.cli import main
+try:
+    main()
+finally:
+    assert not {"torch", "transformers", "sklearn", "pandas", "plotly", "datasets"} & set(sys.modules)
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("./nope",), "no model folder at ./nope"),
+        (("organism:nope",), "no organism variant 'nope'"),
+        (("organism", "--harmful", "nofile.txt", "--harmless", "nofile.txt"), "nofile.txt: there is no such file"),
+        (("organism", "--harmful", "{empty}", "--harmless", "{empty}"), "at least 20 of each class"),
+        (("organism", "--chat-template", "nope.jinja"), "no chat template at nope.jinja"),
+        (("organism", "--out", "/dev/null/out"), "cannot write to /dev/null/out"),
+        (("organism", "--out", "{locked}"), "another audit is writing to"),
+    ],
+)
+def test_what_can_be_known_at_once_is_said_at_once(arguments: tuple[str, ...], words: str, tmp_path: Path) -> None:
+    """Torch and transformers take seconds to import: nothing of the kind is needed to see that a path is wrong."""
+    (tmp_path / "empty.txt").write_text("\n")
+    (tmp_path / "locked" / ".work").mkdir(parents=True)
+    places = {"empty": tmp_path / "empty.txt", "locked": tmp_path / "locked"}
+    given = [a.format(**places) for a in (*arguments, *(() if "--out" in arguments else ("--out", "{locked}/out")))]
+
+    def cpu_seconds() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        command = [sys.executable, "-c", LIGHT, "audit", *given]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr, done.stderr
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    with FileLock(tmp_path / "locked" / ".work" / "lock"):
+        assert any(cpu_seconds() < 1 for _ in range(3))
+    assert not (tmp_path / "locked" / "out").exists()
 
 
 HELP = """

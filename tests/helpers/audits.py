@@ -35,8 +35,12 @@ def found() -> dict[str, Any]:
                 "kind": "found",
                 "claim": "One direction carries refusal: without it the model complies, with it the model refuses.",
                 "evidence": "On held-out prompts, ablating it to mean takes refusals of harmful ones from 0.99 to "
-                "0.02 [0.01, 0.07], and adding it takes refusals of harmless ones from 0.01 to 0.98 [0.93, 0.99]; 8 "
-                "random directions of the same norm move them by 0.01 and 0.01 on average.",
+                "0.02 [0.01, 0.07], and adding it takes refusals of harmless ones from 0.01 to 0.98 [0.93, 0.99].",
+            },
+            {
+                "kind": "control",
+                "claim": "Random directions of the same norm do not do that.",
+                "evidence": "8 of them were put through the same edits.",
             },
             {
                 "kind": "caution",
@@ -97,8 +101,8 @@ def null_random() -> dict[str, Any]:
     audit["headline"] = "organism:null-random refuses, but harm does not explain what it refuses."
     audit["findings"] = [
         {
-            "kind": "found",
-            "claim": "A direction made from its own refusals does move them, and it is no harm direction.",
+            "kind": "not found",
+            "claim": "That direction is no harm direction.",
             "evidence": "Along it, harmful and harmless prompts separate with AUROC 0.51 [0.43, 0.58].",
         }
     ]

@@ -14,7 +14,7 @@ import pytest
 from interp.stats import Rate
 from probes.causal import Effect
 from probes.figures import candidate_maps, effect_bars, separation_lines
-from probes.figures.style import percent, plain
+from probes.figures.style import fraction, plain
 from probes.readout import Separation
 from probes.selection import select_direction
 from tests.helpers.audits import LAYERS, POSITIONS, found
@@ -133,6 +133,26 @@ def test_bars_carry_wilson_intervals_and_a_dot_for_each_random_direction() -> No
     assert sorted(dots.x) == [0.9, 0.95, 0.97]
 
 
+def test_the_dots_of_the_random_directions_lie_on_the_bar_of_their_edit_and_in_the_legend() -> None:
+    figure = effect_bars(_effects(("none", "harmful", 98, 100), ("ablate to zero", "harmful", 60, 100)))
+    bars = _traces(figure, "bar")[0]
+    (dots,) = [t for t in _traces(figure, "scatter") if t.xaxis == "x" and t.mode == "markers" and len(t.x) == 3]
+    assert all(abs(y - 1) < bars.width / 2 for y in dots.y)  # inside the bar of row 1
+    assert sum(dots.y) / 3 == pytest.approx(1)
+    assert len(set(dots.y)) == 3  # equal rates do not hide each other
+    assert list(figure.data).index(dots) > list(figure.data).index(bars)  # drawn over it
+    (entry,) = [t for t in figure.data if t.name == "control: one random direction each"]
+    assert entry.marker.to_plotly_json() == dots.marker.to_plotly_json()
+
+
+def test_each_row_says_its_rate_and_that_of_the_random_directions() -> None:
+    figure = effect_bars(_effects(("none", "harmful", 98, 100), ("ablate to zero", "harmful", 3, 100)))
+    texts = [a.text for a in figure.layout.annotations]
+    assert "<b>0.98</b>" in texts
+    (edited,) = [t for t in texts if t.startswith("<b>0.03</b>")]
+    assert "random 0.94" in edited
+
+
 def test_the_unedited_model_is_a_bar_of_its_own_and_a_line_across_the_others() -> None:
     figure = effect_bars(_effects(("add", "harmless", 95, 100), ("none", "harmless", 2, 100)))
     assert figure.layout.yaxis.ticktext[0] == "unedited"
@@ -148,7 +168,7 @@ def test_each_class_has_its_panel_whatever_it_is_called() -> None:
 def test_a_rate_of_nothing_is_left_empty() -> None:
     figure = effect_bars([Effect("none", "harmful", Rate(0, 0), ())])
     assert figure.data[0].x[0] is None
-    assert "–" in [a.text for a in figure.layout.annotations]
+    assert "<b>–</b>" in [a.text for a in figure.layout.annotations]
     json.loads(figure.to_json(), parse_constant=pytest.fail)
 
 
@@ -187,9 +207,9 @@ def test_every_figure_carries_its_looks_for_light_dark_wide_and_narrow_pages(fig
     assert layout.height == layout.meta["wide"]["height"] <= 700
 
 
-def test_percentages_round_to_0_and_100_only_when_they_are() -> None:
-    assert [percent(v) for v in (0, 0.004, 0.5, 0.996, 1, math.nan)] == [
-        "0\u00a0%", "0.4\u00a0%", "50\u00a0%", "99.6\u00a0%", "100\u00a0%", "–"
+def test_whatever_lies_between_0_and_1_has_two_decimals() -> None:
+    assert [fraction(v) for v in (0, 0.004, 0.5, 0.996, 1, -0.25, -0.001, math.nan, None)] == [
+        "0.00", "0.00", "0.50", "1.00", "1.00", "−0.25", "0.00", "–", "–"
     ]  # fmt: skip
     assert plain("<|im_end|> & more") == "&lt;|im_end|&gt; &amp; more"
 

@@ -17,7 +17,7 @@ from interp import Direction
 from interp.stats import Rate
 from probes.causal import CausalCheck, Effect
 from probes.readout import Separation
-from refusalkit.audit.findings import best_ablation, conclude, harm_explains, moves, refuses
+from refusalkit.audit.findings import KINDS, best_ablation, conclude, harm_explains, moves, refuses
 from refusalkit.audit.sections import causal_section, number, plain, rate_json, records, separation_section
 from tests.helpers import audits
 from tests.helpers.audits import rate
@@ -49,7 +49,7 @@ def told(made: Sections, model: str = "M") -> tuple[str, list[dict[str, str]]]:
     headline, findings = conclude(model, made)
     for finding in findings:
         assert set(finding) == {"kind", "claim", "evidence"}
-        assert finding["kind"] in ("found", "not found", "readable, not causal", "caution")
+        assert finding["kind"] in KINDS
         assert finding["claim"].endswith(".") and finding["evidence"].strip().endswith((".", ")"))
     assert headline.endswith(".") and model in headline
     assert "nan" not in json.dumps([headline, findings]).lower().replace("finance", "")
@@ -73,10 +73,17 @@ def test_no_refusal_is_said_first_and_nothing_is_found_in_it() -> None:
 def test_no_refusal_and_nothing_readable() -> None:
     made = sections("no refusal")
     made["separation"]["readable"], made["harm"] = False, None
+    made["separation"]["best"] |= {"auroc": 0.51, "low": 0.43, "high": 0.59}
     headline, findings = told(made)
     assert headline == "No refusal behaviour found in M."
     assert kinds(findings) == ["not found", "not found"]
     assert "cannot be read" in findings[1]["claim"]
+
+
+def test_a_few_refusals_are_not_none() -> None:
+    made = sections("no refusal")
+    made["behaviour"]["refused"] = rate(3, 472)
+    assert told(made)[1][0]["claim"] == "The model does not refuse to speak of."
 
 
 @pytest.mark.parametrize(
@@ -92,12 +99,13 @@ def test_a_direction_that_carries_refusal_is_found_and_which_ablation_works_is_s
 ) -> None:
     headline, findings = told(put(put(sections(), "ablate to zero", zero), "ablate to mean", mean))
     assert headline == "Refusal in M is carried by one direction (layer 3, post_inst[-1])."
-    assert kinds(findings) == ["found"] * 4
+    assert kinds(findings) == ["found", "found", "control", "found", "found"]
     assert "without it the model complies, with it the model refuses" in findings[1]["claim"]
-    assert findings[2]["claim"] == claim
+    assert findings[3]["claim"] == claim
     best = min(zero, mean) / 100
     assert f"from 0.99 to {best:.2f}" in findings[1]["evidence"] and "from 0.01 to 0.98" in findings[1]["evidence"]
-    assert "8 random directions of the same norm" in findings[1]["evidence"]
+    assert findings[2]["claim"] == "Random directions of the same norm do not do that."
+    assert "8 of them" in findings[2]["evidence"] and "by 0.01" in findings[2]["evidence"]
 
 
 def test_half_a_find_is_a_caution_and_not_a_find() -> None:
@@ -108,7 +116,7 @@ def test_half_a_find_is_a_caution_and_not_a_find() -> None:
     assert "ablating it does not switch refusal off" in findings[1]["claim"]
     headline, findings = told(put(sections(), "add", 5, side=1))
     assert "explains half" in headline
-    assert kinds(findings)[:3] == ["found", "caution", "found"]
+    assert kinds(findings)[:4] == ["found", "caution", "control", "found"]
     assert "adding it does not bring refusal about" in findings[1]["claim"]
 
 
@@ -116,7 +124,7 @@ def test_a_direction_that_changes_nothing_is_not_found() -> None:
     made = put(put(put(sections(), "ablate to zero", 90), "ablate to mean", 90), "add", 5, side=1)
     headline, findings = told(made)
     assert headline == "M refuses harmful prompts, but the direction found does not carry it."
-    assert kinds(findings)[:2] == ["found", "not found"]
+    assert kinds(findings)[:3] == ["found", "not found", "control"]
 
 
 def test_what_random_directions_do_as_well_is_no_find() -> None:
@@ -126,6 +134,8 @@ def test_what_random_directions_do_as_well_is_no_find() -> None:
     headline, findings = told(made)
     assert "does not carry it" in headline
     assert "carries" not in " ".join(f["claim"] for f in findings)
+    assert kinds(findings)[1:3] == ["not found", "control"]
+    assert "move refusal too, by 0.60" in findings[2]["claim"]
 
 
 def test_without_random_directions_nothing_causal_is_claimed() -> None:
@@ -133,8 +143,8 @@ def test_without_random_directions_nothing_causal_is_claimed() -> None:
     for intervention, k, side in (("ablate to zero", 1, 0), ("ablate to mean", 1, 0), ("add", 99, 1)):
         put(made, intervention, k, side=side, random=None)
     headline, findings = told(made)
-    assert "does not carry it" in headline
-    assert "no random direction was tried" in findings[1]["evidence"]
+    assert "cannot be told" in headline
+    assert kinds(findings)[:2] == ["found", "cannot tell"] and "control" not in kinds(findings)
 
 
 def test_an_addition_that_lowers_refusal_does_not_induce_it() -> None:
@@ -166,8 +176,9 @@ def test_none_passes_is_a_result_with_its_reason() -> None:
 def test_refusal_that_harm_does_not_explain() -> None:
     headline, findings = told(sections("null random"))
     assert headline == "M refuses, but harm does not explain what it refuses."
-    assert kinds(findings) == ["found", "found", "readable, not causal"]
-    assert "does move them, and it is no harm direction" in findings[1]["claim"]
+    assert kinds(findings) == ["not found", "found", "control", "not found", "readable, not causal"]
+    assert findings[1]["claim"] == "A direction made from its own refusals moves them."
+    assert findings[3]["claim"] == "That direction is no harm direction."
     assert "of refused ones" in findings[1]["evidence"] and "of answered ones" in findings[1]["evidence"]
     assert "harmless mean" not in findings[1]["evidence"]
 
@@ -188,17 +199,29 @@ def test_refusal_that_harm_does_not_explain_and_no_candidate_passes() -> None:
     assert kinds(findings)[1] == "not found" and "No direction passes" in findings[1]["claim"]
 
 
+def test_an_effect_of_harm_that_the_prompts_can_neither_show_nor_exclude_cannot_be_told() -> None:
+    made = sections("null random")
+    made["behaviour"]["effect_of_harm"] = {"value": 0.15, "low": -0.06, "high": 0.36}
+    headline, findings = told(made)
+    assert headline == "M refuses; whether harm explains what it refuses cannot be told."
+    assert kinds(findings)[0] == "cannot tell"
+
+
 @pytest.mark.parametrize(
-    ("low", "high", "separates"), [(0.61, 0.8, True), (0.2, 0.39, True), (0.55, 0.9, False), (0.4, 0.6, False)]
-)
-def test_another_direction_is_called_a_harm_direction_only_where_it_separates_harm(
-    low: float, high: float, separates: bool
+    ("low", "high", "kind", "words"),
+    [
+        (0.61, 0.8, "found", "also separates harm"), (0.2, 0.39, "found", "also separates harm"),
+        (0.4, 0.6, "not found", "no harm direction"), (0.55, 0.9, "cannot tell", "cannot tell"),
+        (0.1, 0.5, "cannot tell", "cannot tell"),
+    ],
+)  # fmt: skip
+def test_another_direction_is_one_of_harm_or_none_only_where_the_interval_says_so(
+    low: float, high: float, kind: str, words: str
 ) -> None:
     made = sections("null random")
     made["direction"]["harm_auroc"] = {"value": (low + high) / 2, "low": low, "high": high}
-    claim = told(made)[1][1]["claim"]
-    assert ("also separates harm" in claim) is separates
-    assert ("no harm direction" in claim) is not separates
+    finding = told(made)[1][3]
+    assert finding["kind"] == kind and words in finding["claim"]
 
 
 def test_harm_that_is_read_and_acted_on_in_a_null_model_is_a_caution() -> None:
@@ -217,7 +240,10 @@ def test_harm_that_the_words_give_away_is_a_caution() -> None:
 def test_harm_that_cannot_be_read_is_not_found_even_where_refusal_is() -> None:
     made = sections()
     made["separation"]["readable"] = False
+    made["separation"]["best"] |= {"auroc": 0.51, "low": 0.43, "high": 0.59}
     assert told(made)[1][-1]["claim"] == "Harm cannot be read from the model's activations."
+    made["separation"]["best"]["high"] = 0.7  # so few prompts that it may well be readable
+    assert told(made)[1][-1]["kind"] == "cannot tell"
 
 
 def test_cut_answers_and_a_shortened_direction_are_cautions() -> None:
@@ -226,7 +252,7 @@ def test_cut_answers_and_a_shortened_direction_are_cautions() -> None:
     made["causal"]["coefficient"] = 0.42
     findings = told(made)[1]
     assert kinds(findings)[-2:] == ["caution", "caution"]
-    assert "20% of the answers were cut at 64 tokens" in findings[-2]["claim"]
+    assert findings[-2]["claim"] == "95 of 472 answers were cut at 64 tokens."
     assert "0.42 of its length" in findings[-1]["claim"]
     made["behaviour"]["unfinished"] = rate(94, 472)  # below a fifth
     assert "cut at" not in " ".join(f["claim"] for f in told(made)[1])

@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
+from refusalkit.audit.findings import KINDS
+from refusalkit.audit.numbers import interval, number, seconds
 from refusalkit.audit.panels import SECTIONS, Section
-from refusalkit.audit.report import clip, emphasise, flat, number, percent, render_report
+from refusalkit.audit.report import clip, emphasise, flat, render_report
 from tests.helpers.audits import CASES, found, no_refusal, none_passes, null_random
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'</textarea>&amp; {{ 7*7 }}"
@@ -170,6 +172,24 @@ def test_the_audit_lies_in_the_page_unchanged(case: str) -> None:
     assert _page(audit).block("audit") == audit
 
 
+def test_each_kind_of_finding_has_a_badge_of_its_own_words_sign_and_shape() -> None:
+    audit = found() | {"findings": [{"kind": kind, "claim": f"{kind}.", "evidence": "So."} for kind in KINDS]}
+    html = render_report(audit)
+    badges = re.findall(r'<span class="badge ([^"]*)"><span class="sign" aria-hidden="true">(.)</span>([^<]*)<', html)
+    assert [words for _, _, words in badges] == list(KINDS)
+    assert len({sign for _, sign, _ in badges}) == len({name for name, _, _ in badges}) == len(KINDS)
+    style = html[html.index("<style>") : html.index("</style>")]
+    assert all(f".badge.{name} {{" in style for name, _, _ in badges)
+
+
+def test_rates_are_fractions_and_never_percentages() -> None:
+    for case in CASES.values():
+        page = _page(case())
+        texts = [_words(page), *page.attributes("title"), json.dumps(page.block("figures"), ensure_ascii=False)]
+        # The confidence of an interval is the one percentage there is.
+        assert not re.search(r"(?<!95 )(?<!95\u00a0)%(?!\{)", " ".join(texts).replace("95 %", "95"))
+
+
 def test_what_is_null_or_not_a_number_is_a_dash() -> None:
     audit = found()
     audit["sections"]["direction"]["table"][7]["bypass"] = math.nan
@@ -262,9 +282,8 @@ def test_numbers_are_written_for_readers() -> None:
     assert [number(v) for v in (0.0, 1.234, -2.5, 0.00001, 12, None, math.nan, 3e7)] == [
         "0.00", "1.23", "−2.50", "1.0e−05", "12", "–", "–", "3.0e+07"
     ]  # fmt: skip
-    assert [percent(v) for v in (0.0, 0.004, 0.5, 0.996, 1.0, None)] == [
-        "0\u00a0%", "0.4\u00a0%", "50\u00a0%", "99.6\u00a0%", "100\u00a0%", "–"
-    ]  # fmt: skip
+    assert interval({"value": -0.021, "low": -0.1, "high": None}) == "−0.02 [−0.10, –]"
+    assert [seconds(v) for v in (None, 3.21, 130)] == ["–", "3.2 s", "2.2 min"]
     assert flat({"a": {"b": 1, "c": [1, 2]}, "d": None}) == [("a · b", 1), ("a · c", "1, 2"), ("d", "–")]
 
 

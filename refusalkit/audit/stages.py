@@ -1,0 +1,161 @@
+"""The stages of an audit that need the model, each kept in the folder when it is finished."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from interp.direction import Direction
+from interp.errors import ModelError, PromptError, RefusalkitError
+from interp.model.model import Model
+from interp.text.prompts import PromptSet
+from probes.answers import Behaviour, Judge
+from probes.candidate_scores import Candidates
+from probes.causal import CausalCheck, causal_check
+from probes.harm import harm_direction, reads_harm
+from probes.readout import separation
+from probes.refusal import CONTRASTS, MIN_SIDE, find_direction, held_out, sides_of
+from refusalkit.audit.findings import harm_explains, refuses
+from refusalkit.audit.folder import AuditFolder
+from refusalkit.audit.kept import load_candidates, save_candidates
+from refusalkit.audit.sections import behaviour_section, causal_section, direction_section, separation_section
+from refusalkit.audit.settings import Settings
+from steering import SteeringVector
+
+
+def check_fit(model: Model, prompts: PromptSet, max_new_tokens: int) -> None:
+    """What does not fit the model's context or vocabulary is found now, not after an hour."""
+    encoded = model.encode(prompts)
+    known, largest = model.hf.get_input_embeddings().weight.shape[0], max(max(e.ids) for e in encoded)
+    if largest >= known:
+        raise ModelError(
+            f"the tokenizer gives the token {largest}, but the model knows only {known}: it belongs to another model; "
+            "put the model's own tokenizer files into its folder"
+        )
+    longest, room = max(len(e) for e in encoded), model.chat.max_tokens
+    if room is not None and longest + max_new_tokens > room:
+        raise PromptError(
+            f"the longest prompt has {longest} tokens, and with an answer of {max_new_tokens} it does not fit the "
+            f"model's context of {room}: shorten it, or lower --max-new-tokens"
+        )
+
+
+def device_of(model: Model) -> str:
+    """Where the weights are, as far as it can change a result: `cpu`, `cuda (NVIDIA H100 80GB HBM3)`."""
+    kinds = sorted({str(p.device) if p.device.type == "cuda" else p.device.type for p in model.hf.parameters()})
+    names = [f"cuda ({torch.cuda.get_device_name(kind)})" if kind.startswith("cuda") else kind for kind in kinds]
+    return " + ".join(dict.fromkeys(names))
+
+
+class Stages:
+    """The stages of one audit."""
+
+    def __init__(
+        self,
+        model: Model,
+        prompts: PromptSet,
+        answers: Behaviour,
+        judge: Judge,
+        settings: Settings,
+        folder: AuditFolder,
+        progress: bool,
+    ) -> None:
+        self.model, self.prompts, self.answers, self.judge = model, prompts, answers, judge
+        self.settings, self.folder, self.progress = settings, folder, progress
+
+    def compute(self) -> dict[str, Any]:
+        """The sections of the audit; one that does not apply is `None`."""
+        found: dict[str, Any] = {
+            "behaviour": behaviour_section(self.answers, self.settings.max_new_tokens),
+            "direction": None, "causal": None, "harm": None,
+        }  # fmt: skip
+        explained = harm_explains(found["behaviour"])
+        if refuses(found["behaviour"]):
+            contrast = "harmful refused" if explained else "refused"
+            found["direction"] = self.folder.stage("direction", lambda: self._direction(contrast), self._vector_kept)
+            if found["direction"]["found"]:
+                found["causal"] = self.folder.stage("causal", lambda: self._causal(found["direction"]))
+        found["separation"] = self.folder.stage(
+            "separation",
+            lambda: separation_section(
+                separation(self.model, self.prompts, seed=self.settings.seed, progress=self.progress)
+            ),
+        )
+        if found["separation"]["readable"] and not (found["direction"] and explained):
+            found["harm"] = self.folder.stage("harm", self._harm)
+        return found
+
+    def _direction(self, contrast: str) -> dict[str, Any]:
+        s = self.settings
+        found = find_direction(
+            self.model, self.answers, contrast=contrast, n_train=s.n_train, n_val=s.n_val, seed=s.seed,
+            progress=self.progress, **s.limits,
+        )  # fmt: skip
+        section = direction_section(found, contrast, self.model.n_layers)
+        if found.direction is None or found.candidates is None:
+            return section
+        try:
+            save_candidates(self._candidates, found.candidates)
+            self._vector.parent.mkdir(exist_ok=True)
+        except OSError as error:
+            raise RefusalkitError(
+                f"cannot write to {self.folder.path}: {error.strerror or error}; make room"
+            ) from error
+        SteeringVector.from_direction(found.direction).save(self._vector)
+        section["vector"] = "vectors/refusal.safetensors"
+        if contrast == "refused":
+            value, low, high = reads_harm(self.model, found.direction, self.prompts.test)
+            section["harm_auroc"] = {"value": value, "low": low, "high": high}
+        return section
+
+    @property
+    def _candidates(self) -> Path:
+        return self.folder.work / "candidates.safetensors"
+
+    @property
+    def _vector(self) -> Path:
+        return self.folder.path / "vectors" / "refusal.safetensors"
+
+    def _vector_kept(self, section: dict[str, Any]) -> bool:
+        """Whether the files that go with a finished direction stage are there and belong to it."""
+        if not section["found"]:
+            return True
+        try:
+            direction, vector = self._chosen(section), SteeringVector.load(self._vector)
+        except RefusalkitError:
+            return False
+        return vector.layers == (direction.layer,) and torch.equal(vector.vectors[direction.layer], direction.vector)
+
+    def _chosen(self, section: dict[str, Any]) -> Direction:
+        return load_candidates(self._candidates).direction(section["chosen"]["layer"], section["chosen"]["position"])
+
+    def _causal(self, section: dict[str, Any]) -> dict[str, Any]:
+        contrast: str = section["contrast"]
+        check = self._check(load_candidates(self._candidates), self._chosen(section), contrast)
+        return causal_section(check, CONTRASTS[contrast])
+
+    def _harm(self) -> dict[str, Any]:
+        found = harm_direction(self.model, self.prompts, progress=self.progress)
+        sides = sides_of(self.answers, "test", "refused")
+        enough = refuses(behaviour_section(self.answers, 0)) and min(map(len, sides)) >= MIN_SIDE
+        contrast = "refused" if enough else "harmful refused"
+        value, low, high = reads_harm(self.model, found.direction, self.prompts.test)
+        check = self._check(found.candidates, found.direction, contrast)
+        return {
+            "layer": found.direction.layer,
+            "position": found.direction.position,
+            "val": found.val,
+            "auroc": {"value": value, "low": low, "high": high},
+            "causal": causal_section(check, CONTRASTS[contrast]),
+        }
+
+    def _check(self, found: Candidates, direction: Direction, contrast: str) -> CausalCheck:
+        s = self.settings
+        on, off = held_out(self.answers, contrast, s.n_test, s.seed)
+        return causal_check(
+            self.model, found, direction, on, off, names=CONTRASTS[contrast], judge=self.judge, n_random=s.n_random,
+            max_new_tokens=s.max_new_tokens, seed=s.seed,
+            baseline=(self.answers.part(on), self.answers.part(off)), progress=self.progress,
+        )  # fmt: skip

@@ -1,0 +1,69 @@
+"""One folder, one writer: a second audit is told so, and a killed one leaves no lock behind."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from interp.errors import RefusalkitError
+from interp.model.load import load
+from refusalkit.audit.folder import AuditFolder, check_free
+from refusalkit.audit.pipeline import audit
+from tests.faults.test_kill import finish, start
+from tests.helpers.command import LOOSE, SMALL, refused, tree
+
+
+def test_a_second_audit_of_the_same_folder_is_refused_until_the_first_is_killed(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = start(out)
+    while not (out / ".work" / "key.json").exists() and first.poll() is None:
+        time.sleep(0.02)
+    message = refused("audit", "organism:chat", *SMALL, "--quiet", "--out", out)
+    assert f"another audit is writing to {out}; wait until it ends" in message
+    assert "another audit" in refused("audit", "organism:chat", *SMALL, "--quiet", "--out", out, "--force")
+    assert first.poll() is None  # it went on
+    first.kill()  # SIGKILL: it cannot tidy up
+    first.communicate()
+    finish(out)
+    assert (out / "report.html").is_file()
+
+
+def test_the_lock_is_held_from_the_first_write_to_the_last(tmp_path: Path) -> None:
+    with AuditFolder(tmp_path, {"a": 1}, force=False) as folder:
+        for force in (False, True):
+            with pytest.raises(RefusalkitError, match="another audit is writing"):
+                AuditFolder(tmp_path, {"a": 1}, force=force)
+        with pytest.raises(RefusalkitError, match="another audit is writing"):
+            check_free(tmp_path)
+        folder.stage("one", lambda: 1)
+    check_free(tmp_path)
+    with AuditFolder(tmp_path, {"a": 1}, force=False) as folder:
+        assert folder.stage("one", lambda: 2) == 1
+
+
+def test_an_error_frees_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), AuditFolder(tmp_path, {"a": 1}, force=False) as folder:
+        folder.stage("one", lambda: 1 / 0)
+    with pytest.raises(RefusalkitError, match="other a "):
+        AuditFolder(tmp_path, {"a": 2}, force=False)  # not ours: refused, and let go
+    AuditFolder(tmp_path, {"a": 1}, force=False).__exit__()
+
+
+def test_the_lock_is_nothing_that_a_folder_holds(tmp_path: Path) -> None:
+    """A folder with a lock alone is empty, and starting over leaves the lock that is held."""
+    (tmp_path / ".work").mkdir()
+    (tmp_path / ".work" / "lock").touch()
+    with AuditFolder(tmp_path, {"a": 1}, force=False):
+        pass
+    with AuditFolder(tmp_path, {"b": 2}, force=True):
+        with pytest.raises(RefusalkitError, match="another audit is writing"):
+            check_free(tmp_path)
+        assert {name for name in tree(tmp_path)} == {".work/key.json", ".work/lock"}
+
+
+def test_two_audits_in_one_process_follow_each_other(tmp_path: Path) -> None:
+    model = load("organism:chat")
+    first = audit(model, tmp_path / "out", settings=LOOSE)
+    assert audit(model, tmp_path / "out", settings=LOOSE) == first
