@@ -22,7 +22,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 # OpenMP threads that spin while they wait make small models crawl on a machine that does something else besides.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: help env env-dev env-docs demo test lint format types contracts notebooks accept bench soak docs clean
+.PHONY: help env env-dev env-docs demo test test-gpu families lint format types contracts notebooks accept bench soak docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -63,6 +63,16 @@ demo: $(VENV)/.runtime ## audit the shipped model and say where the report is
 
 test: $(VENV)/.dev ## run the tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+test-gpu: $(VENV)/.dev ## run the tests of the model families on a GPU, where there is one
+	@if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then \
+		REFUSALKIT_TEST_DEVICE=cuda $(BIN)/python -m pytest tests/families $(ARGS); \
+	else \
+		echo "No GPU here (torch.cuda.is_available() is false): the families were not tested on one."; \
+	fi
+
+families: $(VENV)/.dev ## write docs/families.md: what was checked for every model family
+	@OMP_NUM_THREADS=1 $(BIN)/python scripts/family_matrix.py
 
 lint: $(VENV)/.dev contracts ## check style, import contracts and that notebooks are stripped
 	@$(BIN)/ruff check $(CODE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
@@ -27,9 +27,10 @@ class Activations(Labelled):
         layers: 0-based layers along the second axis.
         positions: Names along the third axis; the tokens of a region carry their index (`post_inst[-1]`).
         prompts: The prompts along the first axis, with their labels.
-        n_heads: Heads that the features of `z` divide into.
+        n_heads: Heads that the features of `z`, `q` and `pattern` divide into.
         provenance: Model, chat format, sites, versions.
         offsets: int64 `[n_prompts + 1]`: rows `offsets[i]` to `offsets[i + 1]` are prompt `i`'s.
+        n_kv_heads: Heads that the features of `k` and `v` divide into; `None` for as many as `n_heads`.
     """
 
     data: Mapping[str, Tensor]
@@ -39,6 +40,7 @@ class Activations(Labelled):
     n_heads: int
     provenance: Mapping[str, Any] = field(default_factory=dict)
     offsets: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    n_kv_heads: int | None = None
 
     def __post_init__(self) -> None:
         if not len(self.offsets):
@@ -90,7 +92,9 @@ class Activations(Labelled):
         index = self._index(rows)
         kept, offsets = self._owners(index)
         data = {site: value[index] for site, value in self.data.items()}
-        return Activations(data, self.layers, self.positions, kept, self.n_heads, self.provenance, offsets)
+        return Activations(
+            data, self.layers, self.positions, kept, self.n_heads, self.provenance, offsets, self.n_kv_heads
+        )
 
 
 def join_in_memory(parts: list[Activations]) -> Activations:
@@ -101,7 +105,7 @@ def join_in_memory(parts: list[Activations]) -> Activations:
     data = {site: torch.cat([p.data[site] for p in parts]) for site in first.sites}
     kept, offsets = joined_owners([(p.prompts, p.offsets) for p in parts])
     provenance = joined_provenance([cast("dict[str, Any]", p.provenance) for p in parts])
-    return Activations(data, first.layers, first.positions, kept, first.n_heads, provenance, offsets)
+    return Activations(data, first.layers, first.positions, kept, first.n_heads, provenance, offsets, first.n_kv_heads)
 
 
 def joined_owners(parts: list[tuple[PromptSet, NDArray[np.int64]]]) -> tuple[PromptSet, NDArray[np.int64]]:

@@ -151,5 +151,7 @@ def _in_memory(job: Job, progress: bool) -> Activations:
                     data[site][rows, :, 0] = step.reads[site].transpose(0, 1)
                 else:
                     data[site][step.rows] = step.grid(site)
-    offsets = job.offsets
-    return Activations(data, job.layers, job.positions, job.prompts, job.model.n_heads, job.provenance, offsets)
+    arch = job.model.arch
+    return Activations(
+        data, job.layers, job.positions, job.prompts, arch.n_heads, job.provenance, job.offsets, arch.n_kv_heads
+    )  # fmt: skip

@@ -30,6 +30,7 @@ class Labelled(ABC):
     positions: tuple[str, ...]
     prompts: PromptSet
     n_heads: int
+    n_kv_heads: int | None
     provenance: Mapping[str, Any]
     offsets: NDArray[np.int64]
 
@@ -66,9 +67,21 @@ class Labelled(ABC):
         """The prompts' groups, one per row; prompts of one group belong on one side of a split."""
         return self._per_row([p.group for p in self.prompts])
 
-    def heads(self) -> Tensor:
-        """`z` with its heads apart: `[row, layer, position, head, d_head]`."""
-        return rearrange(self.sel("z"), "n l p (h d) -> n l p h d", h=self.n_heads)
+    def heads(self, site: str = "z") -> Tensor:
+        """A site with its heads apart: `[row, layer, position, head, width]`.
+
+        Args:
+            site: `z`, `q`, `k`, `v` (the last two have key and value heads) or `pattern`, whose width is the keys:
+                the tokens of the longest prompt, counted from each prompt's first.
+
+        Raises:
+            SiteError: For a site without heads, or one that was not captured.
+        """
+        heads = {"z": self.n_heads, "q": self.n_heads, "k": self.n_kv_heads, "v": self.n_kv_heads,
+                 "pattern": self.n_heads}  # fmt: skip
+        if site not in heads:
+            raise SiteError(f"{site} has no heads; the sites that have are {', '.join(heads)}")
+        return rearrange(self.sel(site), "n l p (h d) -> n l p h d", h=heads[site] or self.n_heads)
 
     def to_npz(
         self,

@@ -202,15 +202,17 @@ def _layouts(block: nn.Module) -> list[Layout]:
     o_proj = attention and _child(block, attention, O_PROJ)
     if attention is None or mlp is None or o_proj is None:
         return []
-    post_attention, post_mlp = _child(block, "", POST_ATTENTION), _child(block, "", POST_MLP)
-    outs = [(post_attention, post_mlp)] if post_attention and post_mlp else []
-    outs += [pair for pair in product((attention, post_attention), (mlp, post_mlp)) if all(pair) and pair not in outs]
+    post_attention, post_mlp = _children(block, POST_ATTENTION), _children(block, POST_MLP)
+    outs = list(product(post_attention, post_mlp))
+    outs += [pair for pair in product((attention, *post_attention), (mlp, *post_mlp)) if pair not in outs]
     down, router, experts = _child(block, mlp, DOWN), _child(block, mlp, ROUTER), _child(block, mlp, EXPERTS)
     if experts is not None and isinstance(block.get_submodule(experts), nn.ModuleList):
         experts = None  # a list of modules is never called as one
-    return [
-        Layout(attention, o_proj, str(attn_out), mlp, str(mlp_out), down, router, experts) for attn_out, mlp_out in outs
-    ]
+    return [Layout(attention, o_proj, attn_out, mlp, mlp_out, down, router, experts) for attn_out, mlp_out in outs]
+
+
+def _children(block: nn.Module, names: Sequence[str]) -> list[str]:
+    return [name for name in names if isinstance(getattr(block, name, None), nn.Module)]
 
 
 def _child(block: nn.Module, parent: str, names: Sequence[str]) -> str | None:
@@ -230,7 +232,7 @@ def _parallel(config: Any) -> tuple[bool, bool]:
 def _why_absent(site: str, arch: Architecture) -> str:
     if site == "resid_mid":
         return "its blocks are parallel (attention and MLP read the same residual), so there is nothing between them"
-    if site == "pattern":
+    if site == "pattern" and arch.layers_with("q"):
         return "attention weights exist in eager attention only; load it with attn_implementation='eager'"
     if site in ATTENTION_SITES:
         return "its attention does not go through the attention interface of transformers"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -48,10 +48,11 @@ def settle(hf: Any, readings: list[Architecture], backend: Backend, check: bool 
     failure: SiteError | None = None
     for arch in readings:
         try:
-            seen = _look(hf, arch, backend)
+            seen, sequential = _look(hf, arch, backend)
             found = replace(arch, features={key: Feature(x.shape[-1], x.dtype) for key, x in seen.items()})
             if check:
                 _check_identities(type(hf).__name__, found, seen)
+            _check_kind(hf, found, sequential, seen, backend)
             return found
         except SiteError as error:
             failure = failure or error
@@ -98,8 +99,8 @@ def logit_finish(hf: Any) -> Callable[[Tensor], Tensor]:
     return finish
 
 
-def _look(hf: Any, arch: Architecture, backend: Backend) -> dict[tuple[int, str], Tensor]:
-    """Every site in one short forward, `[token, feature]` each."""
+def _look(hf: Any, arch: Architecture, backend: Backend) -> tuple[dict[tuple[int, str], Tensor], list[bool]]:
+    """Every site in one short forward, `[token, feature]` each, and which blocks read the middle of the stream."""
     wanted = {(layer, site) for site in SITES for layer in arch.candidates(site)}
     eager = getattr(hf.config.get_text_config(), "_attn_implementation", None) == "eager"
     if not eager:
@@ -110,18 +111,13 @@ def _look(hf: Any, arch: Architecture, backend: Backend) -> dict[tuple[int, str]
         seen[layer, site] = x[0].clone()
         return x
 
-    ids = torch.tensor([_probe(hf).ids], device=hf.get_input_embeddings().weight.device)
-    inputs = {"input_ids": ids, "position_ids": torch.arange(ids.shape[1], device=ids.device)[None], "use_cache": False}
     with backend.attach(arch, wanted, visit), _inputs_of_children(arch) as taken:
-        backend.forward(arch, inputs)
+        backend.forward(arch, _inputs(hf))
     sequential = [_reads_middle(seen, layer, taken[layer]) for layer in range(arch.n_layers)]
     for layer, site in sorted(wanted - set(seen)):
         if site not in _MAY_BE_ABSENT:
             raise SiteError(f"{type(hf).__name__}: {site} at layer {layer} did not fire in a forward pass")
-    if all(sequential) is arch.parallel:
-        kind = "parallel: attention and MLP read the same residual" if arch.parallel else "sequential"
-        raise SiteError(f"{type(hf).__name__}: its blocks are not {kind}")
-    return seen
+    return seen, sequential
 
 
 def _inputs_of_children(arch: Architecture) -> Any:
@@ -188,8 +184,40 @@ def _check_identities(name: str, arch: Architecture, seen: Shown) -> None:
                 )
 
 
+def _check_kind(hf: Any, arch: Architecture, sequential: Sequence[bool], seen: Shown, backend: Backend) -> None:
+    """The MLP of a sequential block reads `resid_mid`, that of a parallel one hears nothing of attention."""
+    name = type(hf).__name__
+    if not arch.parallel and not all(sequential):
+        raise SiteError(
+            f"{name} does not satisfy resid_mid = resid_pre + attn_out at layer {sequential.index(False)}: nothing in "
+            "that block reads this sum; its blocks work otherwise than this version's architecture map says"
+        )
+    if arch.parallel and (all(sequential) or _mlp_hears_attention(hf, arch, seen[0, "mlp_out"], backend)):
+        raise SiteError(f"{name}: its blocks are not parallel: their MLPs read what attention has written")
+
+
+def _mlp_hears_attention(hf: Any, arch: Architecture, usual: Tensor, backend: Backend) -> bool:
+    """Whether the first block's MLP gives something else when attention does."""
+    heard: list[Tensor] = []
+
+    def visit(_layer: int, site: str, x: Tensor) -> Tensor:
+        if site == "attn_out":
+            return x * 2 + 1
+        heard.append(x[0])
+        return x
+
+    with backend.attach(arch, {(0, "attn_out"), (0, "mlp_out")}, visit):
+        backend.forward(arch, _inputs(hf))
+    return _error(heard[0], usual.double()) > _TOLERANCE.get(usual.dtype, 5e-2)
+
+
 def _error(left: Tensor, right: Tensor) -> float:
     return float((left.double() - right).abs().max()) / (float(right.abs().max()) or 1.0)
+
+
+def _inputs(hf: Any) -> dict[str, Any]:
+    ids = torch.tensor([_probe(hf).ids], device=hf.get_input_embeddings().weight.device)
+    return {"input_ids": ids, "position_ids": torch.arange(ids.shape[1], device=ids.device)[None], "use_cache": False}
 
 
 def _probe(hf: Any) -> Encoded:

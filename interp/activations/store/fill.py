@@ -33,7 +33,10 @@ def describe(job: Job) -> tuple[About, Plan]:
     model = job.model.provenance()
     versions: dict[str, str] = model.pop("versions")
     sites = tuple(SiteFormat(site, NAMES[dtype], width) for site, (dtype, width) in job.sites.items())
-    about = About(sites, job.layers, job.positions, job.model.n_heads, model, name_edits(job.edits))
+    arch = job.model.arch
+    about = About(
+        sites, job.layers, job.positions, arch.n_heads, arch.n_kv_heads, model, name_edits(job.edits)
+    )  # fmt: skip
     digests = tuple(digest_json([e.ids, c]) for e, c in zip(job.encoded, job.columns, strict=True))
     plan = Plan(
         about.digest, job.prompts.name, tuple(job.prompts), digests, job.texts,

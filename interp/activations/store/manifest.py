@@ -51,7 +51,8 @@ class About:
         sites: Each with type and width.
         layers: 0-based layers.
         positions: Names of the columns; one name ending in `[*]` where every token of a region is a row.
-        n_heads: Heads of the model.
+        n_heads: Query heads of the model.
+        n_kv_heads: Key and value heads.
         model: What decides the numbers: model, dtype, attention, chat format (no versions).
         edits: What was changed in the forward pass, JSON; empty for nothing.
     """
@@ -60,6 +61,7 @@ class About:
     layers: tuple[int, ...]
     positions: tuple[str, ...]
     n_heads: int
+    n_kv_heads: int
     model: Mapping[str, Any]
     edits: Sequence[Any]
 
@@ -67,8 +69,8 @@ class About:
         """As it stands in the manifest."""
         return {
             "sites": [asdict(site) for site in self.sites], "layers": list(self.layers),
-            "positions": list(self.positions), "n_heads": self.n_heads, "model": dict(self.model),
-            "edits": list(self.edits),
+            "positions": list(self.positions), "n_heads": self.n_heads,
+            "n_kv_heads": self.n_kv_heads, "model": dict(self.model), "edits": list(self.edits),
         }  # fmt: skip
 
     @cached_property
@@ -248,8 +250,8 @@ def _about(file: Path, raw: Any) -> About:
     if any(name.endswith("[*]") for name in positions) and len(positions) > 1:
         top.fail("has a region beside other positions")
     return About(
-        tuple(sites), tuple(layers), tuple(positions), top.number("n_heads", 1, _MANY), top.get("model", dict),
-        top.get("edits", list),
+        tuple(sites), tuple(layers), tuple(positions), top.number("n_heads", 1, _MANY),
+        top.number("n_kv_heads", 1, _MANY), top.get("model", dict), top.get("edits", list),
     )  # fmt: skip
 
 

@@ -40,7 +40,8 @@ class Store(Labelled):
         layers: 0-based layers.
         positions: Position names; `inst[*]` and the like where rows are tokens.
         prompts: The prompts, with their labels.
-        n_heads: Heads that the features of `z` divide into.
+        n_heads: Heads that the features of `z`, `q` and `pattern` divide into.
+        n_kv_heads: Heads that the features of `k` and `v` divide into.
         provenance: Model, chat format, prompts, versions.
         offsets: int64 `[n_prompts + 1]`: rows `offsets[i]` to `offsets[i + 1]` are prompt `i`'s.
     """
@@ -57,7 +58,8 @@ class Store(Labelled):
         self._about, self._segments, self._rows = about, list(segments), rows
         ends = np.cumsum([0, *(int(s.plan.rows[-1]) for s in self._segments)])
         self._bounds: list[int] = ends.tolist()
-        self.layers, self.positions, self.n_heads = about.layers, about.positions, about.n_heads
+        self.layers, self.positions = about.layers, about.positions
+        self.n_heads, self.n_kv_heads = about.n_heads, about.n_kv_heads
         parts = [(PromptSet(s.plan.prompts, s.plan.name), s.plan.rows) for s in self._segments]
         self.prompts, self.offsets = owners or joined_owners(parts)
         self.provenance = joined_provenance([_provenance(s) for s in self._segments])
@@ -131,7 +133,14 @@ class Store(Labelled):
         chosen = tuple(self.layers if layers is None else layers)
         data = {self._site(site): torch.stack([self.sel(site, layer) for layer in chosen], 1) for site in names}
         return Activations(
-            data, chosen, self.positions, self.prompts, self.n_heads, dict(self.provenance), self.offsets
+            data,
+            chosen,
+            self.positions,
+            self.prompts,
+            self.n_heads,
+            dict(self.provenance),
+            self.offsets,
+            self.n_kv_heads,
         )
 
     def blocks(
