@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @overload
 def capture(
-    model: Model | str | os.PathLike[str],
+    model: Model,
     prompts: Prompts,
     sites: str | Sequence[str] = "resid_post",
     positions: str | int | Sequence[str | int] = ("t_inst", "t_post_inst"),
@@ -58,7 +58,7 @@ def capture(
     engine: Engine = "local",
 ) -> Store: ...
 def capture(
-    model: Model,
+    model: Model | str | os.PathLike[str],
     prompts: Prompts,
     sites: str | Sequence[str] = "resid_post",
     positions: str | int | Sequence[str | int] = ("t_inst", "t_post_inst"),

@@ -52,7 +52,7 @@ def capture(
     import interp
 
     found = interp.prompts(prompts, label=label)
-    options = {
+    options: dict[str, Any] = {
         "device": device, "dtype": dtype, "device_map": device_map, "revision": revision, "system": system,
         "attn_implementation": attn_implementation, "chat_template": chat_template, "thinking": thinking,
         "trust_remote_code": trust_remote_code,

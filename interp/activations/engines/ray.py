@@ -10,9 +10,10 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -223,15 +224,14 @@ def _digest(prompts: PromptSet) -> str:
 
 def _ray() -> Any:
     try:
-        import ray
-        import ray.data
+        import_module("ray.data")
+        return import_module("ray")
     except ImportError as error:
         raise RefusalkitError("engine='ray' needs Ray: pip install 'refusalkit[ray]'") from error
-    return ray
 
 
 @contextmanager
-def _started(ray: Any) -> Iterator[None]:
+def _started(ray: Any) -> Generator[None]:
     """A running Ray: the one the caller has, or one of our own that ends with the capture."""
     if ray.is_initialized():
         yield
