@@ -70,7 +70,7 @@ class _Hooks:
             stack.callback(handle.remove)
 
         routed = sites & {*ROUTING_SITES, "choice", "routing"}
-        if sites & {"resid_pre", "resid_mid"} or routed:
+        if sites & {"resid_pre", "resid_mid", "mlp_out"} or routed:
             on(block.register_forward_pre_hook(self._before_block(layer), with_kwargs=True))
         if attended := sites & set(ATTENTION_SITES):
             stack.enter_context(tap_attention(module(layer, "attention"), layer, attended, self._visit))
@@ -123,7 +123,7 @@ class _Hooks:
     def _output(self, layer: int, site: str) -> Callable[..., Any]:
         def hook(_module: Any, _args: Any, output: Any) -> Any:
             x = output[0] if isinstance(output, tuple) else output
-            return _with_output(output, x, self._visit(layer, site, x))
+            return _with_output(output, x, self._flat(layer, site)(x))
 
         return hook
 
@@ -132,6 +132,8 @@ class _Hooks:
 
         def hook(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
             values = [*args, *kwargs.values()]
+            if len(values) < 3:
+                return None  # every expert sees every token, weighted before (Llama 4): nothing is chosen here
             indices, weights = values[1], values[2]
             if "expert_indices" in sites:
                 indices = self._flat(layer, "expert_indices")(indices)
@@ -157,6 +159,8 @@ class _Hooks:
         return new[..., :k].to(indices.dtype), new[..., k:].to(weights.dtype)
 
     def _flat(self, layer: int, site: str) -> Callable[[Tensor], Tensor]:
+        """A visit for values whose tokens may come row after row, without a batch axis."""
+
         def visit(x: Tensor) -> Tensor:
             shaped = x if x.ndim == 3 else x.view(self._batch, -1, x.shape[-1])
             new = self._visit(layer, site, shaped)

@@ -206,7 +206,7 @@ def test_a_multimodal_wrapper_is_loaded_from_disk_as_its_text_model_is(tmp_path)
     hf = tiny_model("gemma3_multimodal")
     hf.save_pretrained(tmp_path)
     tiny_tokenizer().save_pretrained(tmp_path)
-    model = interp.load(str(tmp_path))
+    model = interp.load(str(tmp_path), device=DEVICE)
     assert type(model.hf).__name__ == "Gemma3ForConditionalGeneration"
     torch.testing.assert_close(model.logits(PROMPTS), loaded("gemma3_multimodal").logits(PROMPTS))
 
