@@ -158,7 +158,7 @@ def write_pieces(fd: int, pieces: Sequence[memoryview], offset: int) -> None:
     """Write buffers one after another from an offset, without joining them first."""
     for start in range(0, len(pieces), _PIECES_AT_ONCE):
         several = pieces[start : start + _PIECES_AT_ONCE]
-        size = sum(piece.nbytes for piece in several)
+        size = sum(map(len, several))
         written = os.pwritev(fd, several, offset)
         if written < size:
             write_at(fd, b"".join(several)[written:], offset + written)

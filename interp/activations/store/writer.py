@@ -147,7 +147,7 @@ class Writer:
     def _put(self, array: Array, pieces: list[memoryview], ranges: list[tuple[int, int]]) -> NDArray[np.uint64]:
         """Write the rows of prompts (ascending, as ranges) to their places; gives each prompt's checksum."""
         row_bytes, at = array.n_bytes // array.shape[0], 0
-        with opened(array.partial, os.O_RDWR, sum(piece.nbytes for piece in pieces)) as fd:
+        with opened(array.partial, os.O_RDWR, sum(map(len, pieces))) as fd:
             for a, b in ranges:
                 offset = len(array.header) + int(self._plan.rows[a]) * row_bytes
                 write_pieces(fd, pieces[at : at + b - a], offset)
