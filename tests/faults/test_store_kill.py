@@ -21,7 +21,7 @@ from interp.errors import StoreError
 from tests.helpers.command import tree
 from tests.helpers.forkserver import PROMPTS, Server, capture
 
-CALLS = ("pwrite", "fsync", "replace", "posix_fallocate", "ftruncate", "mkdir", "unlink")
+CALLS = ("pwrite", "pwritev", "fsync", "replace", "posix_fallocate", "ftruncate", "mkdir", "unlink")
 
 
 def contents(out: Path) -> dict[str, bytes]:
@@ -79,6 +79,10 @@ class Killed(BaseException):
     """What stands for a kill or a power cut: nothing catches it, and nothing can be done after it."""
 
 
+def joined(data: Any) -> bytes:
+    return b"".join(data) if isinstance(data, list) else bytes(data)
+
+
 class Machine:
     """Counts the calls that change files, dies at one of them, and forgets what was not synced.
 
@@ -96,16 +100,16 @@ class Machine:
     def _guarded(self, name: str) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
             if self.dead or self.calls == self._die_at:
-                if not self.dead and name == "pwrite" and len(args[1]) > 1:
-                    half = args[1][: len(args[1]) // 2]  # the one it dies in is half done
-                    self._plain[name](args[0], half, args[2])
-                    self._note(args[0], half, args[2])
+                if not self.dead and name.startswith("pwrite"):  # the one it dies in is half done
+                    data = joined(args[1])
+                    self._plain["pwrite"](args[0], data[: len(data) // 2], args[2])
+                    self._note(args[0], data[: len(data) // 2], args[2])
                 self.dead = True
                 raise Killed
             self.calls += 1
             found = self._plain[name](*args, **kwargs)
-            if name == "pwrite":
-                self._note(*args)
+            if name.startswith("pwrite"):
+                self._note(args[0], joined(args[1]), args[2])
             elif name == "fsync":
                 self._unsynced.pop(os.fstat(args[0]).st_ino, None)
             return found
@@ -225,13 +229,15 @@ def test_a_disk_that_fills_up_while_room_is_made_leaves_nothing(
     assert contents(capture(out).path) == contents(capture(tmp_path / "whole").path)
 
 
-@pytest.mark.parametrize("after", [0, 1, 9, 30, 55, 71])
+@pytest.mark.parametrize(
+    ("call", "after"), [("pwrite", 0), ("pwrite", 1), ("pwrite", 9), ("pwrite", 30), ("pwritev", 1), ("pwritev", 30)]
+)
 def test_a_disk_that_fills_up_in_the_middle_loses_nothing(
-    after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    call: str, after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "store"
     with monkeypatch.context() as patch:
-        full(patch, "pwrite", after)
+        full(patch, call, after)
         with pytest.raises(StoreError, match=r"the disk is full.*[\d,]+ bytes are free; make room"):
             capture(out)
     assert contents(capture(out).path) == contents(capture(tmp_path / "whole").path)
@@ -240,6 +246,7 @@ def test_a_disk_that_fills_up_in_the_middle_loses_nothing(
 def test_short_writes_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     want, plain = contents(capture(tmp_path / "whole").path), os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: plain(fd, data[: max(1, len(data) // 3)], offset))
+    monkeypatch.setattr(os, "pwritev", lambda fd, data, offset: plain(fd, joined(data)[: len(data[0]) + 5], offset))
     assert contents(capture(tmp_path / "store").path) == want
 
 

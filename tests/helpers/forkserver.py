@@ -28,7 +28,7 @@ def capture(out: Path, positions: str = "post_inst") -> Any:
 
 def slow_down(seconds: float) -> None:
     """Make every system call that changes the store take a while, so that kills land between any two of them."""
-    for name in ("pwrite", "fsync", "replace", "posix_fallocate", "mkdir", "unlink"):
+    for name in ("pwrite", "pwritev", "fsync", "replace", "posix_fallocate", "mkdir", "unlink"):
         setattr(os, name, _slowed(getattr(os, name), seconds))
 
 

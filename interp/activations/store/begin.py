@@ -74,7 +74,7 @@ def begin(path: Path, about: About, plan: Plan, append: bool) -> tuple[int, Writ
             continue
         if sealed is not None:
             segment = Segment(path / folder, kept, digest)
-            finish(segment)
+            finish(segment.folder, [*segment.arrays.values(), segment.checksums])
             return number, None
         if changed := [k for k in _DECISIVE if old.versions.get(k) != plan.versions.get(k)]:
             raise StoreError(

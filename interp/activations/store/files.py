@@ -21,6 +21,8 @@ from interp.errors import StoreError
 PARTIAL = ".partial"
 _PAGE = 4096
 _SYNCS_AT_ONCE = 8
+_PIECES_AT_ONCE = 1024
+"""What Linux and macOS take in one call."""
 
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
@@ -150,6 +152,17 @@ def write_at(fd: int, data: Any, offset: int) -> None:
     while view:
         written = os.pwrite(fd, view, offset)
         view, offset = view[written:], offset + written
+
+
+def write_pieces(fd: int, pieces: Sequence[memoryview], offset: int) -> None:
+    """Write buffers one after another from an offset, without joining them first."""
+    for start in range(0, len(pieces), _PIECES_AT_ONCE):
+        several = pieces[start : start + _PIECES_AT_ONCE]
+        size = sum(map(len, several))
+        written = os.pwritev(fd, several, offset)
+        if written < size:
+            write_at(fd, b"".join(several)[written:], offset + written)
+        offset += size
 
 
 def read_at(fd: int, view: memoryview, offset: int) -> bool:

@@ -91,14 +91,10 @@ class Segment:
 
     def kept_checksums(self, key: tuple[str, int]) -> NDArray[np.uint64]:
         """The checksums of one array's prompts, as they were written down."""
-        place, n = self._places[key], len(self.plan.prompts)
-        out = np.empty(n, dtype="<u8")
-        path = self.checksums.here()
-        with opened(path, os.O_RDONLY) as fd:
-            if not read_at(fd, out.data.cast("B"), len(self.checksums.header) + place * n * 8):
-                raise StoreError(f"{path} was cut off: copy it again")
+        out = read_checksums(self.checksums, self._places[key])
         name = self.arrays[key].path.name
         if self.sealed is not None and sum_up(out) != self.sealed[name]:
+            path = self.checksums.here()
             raise StoreError(f"{path} is damaged: its checksums for {name} are not those that were written")
         return out
 
@@ -125,6 +121,16 @@ class Segment:
                 f"{array.here()} is damaged: the values of {len(wrong)} prompts are not those that were written, "
                 f"first of {prompt.text[:60]!r} (number {int(prompts[wrong[0]])}); copy the file again or capture anew"
             )
+
+
+def read_checksums(array: Array, place: int) -> NDArray[np.uint64]:
+    """One line of a file of checksums."""
+    n, path = array.shape[1], array.here()
+    out = np.empty(n, dtype="<u8")
+    with opened(path, os.O_RDONLY) as fd:
+        if not read_at(fd, out.data.cast("B"), len(array.header) + place * n * 8):
+            raise StoreError(f"{path} was cut off: copy it again")
+    return out
 
 
 def sum_up(checksums: NDArray[np.uint64]) -> str:

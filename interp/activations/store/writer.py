@@ -13,14 +13,14 @@ import xxhash
 from numpy.typing import NDArray
 from torch import Tensor
 
-from interp.activations.store.files import DTYPES, Array, opened, rename, runs, sync_files, sync_folder, write_at
+from interp.activations.store.files import Array, opened, rename, runs, sync_files, sync_folder, write_at, write_pieces
 from interp.activations.store.journal import Journal
 from interp.activations.store.manifest import JOURNAL, About, Plan, write_segment
-from interp.activations.store.segment import Segment, sum_up
+from interp.activations.store.segment import read_checksums, sum_up
 from interp.errors import StoreError
 
 GATHER = 64 << 20
-"""Bytes gathered before they are written: long runs instead of single rows."""
+"""Bytes gathered before they are written: long runs instead of single rows, and no large copy in memory."""
 SYNC_BYTES = 256 << 20
 SYNC_SECONDS = 10.0
 
@@ -89,10 +89,12 @@ class Writer:
         self.sync()
         if self.missing:
             raise StoreError(f"{self._folder}: {len(self.missing)} batches are missing, so it cannot be finished")
-        segment = Segment(self._folder, self._about, self._plan.digest)
-        sums = {array.path.name: sum_up(segment.kept_checksums(key)) for key, array in self._arrays.items()}
+        sums = {
+            array.path.name: sum_up(read_checksums(self._checksums, place))
+            for place, array in enumerate(self._arrays.values())
+        }
         write_segment(self._folder, self._plan, sums)
-        finish(segment)
+        finish(self._folder, [*self._arrays.values(), self._checksums])
 
     def _intact(self) -> bool:
         """Whether the unfinished files are as they were left; if not, nothing in them is trusted."""
@@ -116,28 +118,25 @@ class Writer:
     def _write(self) -> None:
         if not self._pending:
             return
-        prompts = np.array([i for number, _ in self._pending for i in self._plan.batches[number]], dtype=np.int64)
-        order = np.argsort(prompts)
-        sizes = np.diff(self._plan.rows)[prompts]
-        starts = np.empty_like(sizes)
-        starts[order] = np.cumsum(sizes[order]) - sizes[order]
-        target = torch.from_numpy(spread(starts, sizes))  # for each row that is pending, its place among the sorted
-        ordered = prompts[order]
-        ends = np.concatenate([[0], np.cumsum(sizes[order])])
-        sums = np.empty((len(self._arrays), len(prompts)), dtype="<u8")
+        owners = [i for number, _ in self._pending for i in self._plan.batches[number]]
+        order = np.argsort(owners).tolist()
+        ranges = runs(owners[i] for i in order)
+        sizes = np.diff(self._plan.rows)
+        ends = [np.cumsum(sizes[list(self._plan.batches[number])]) for number, _ in self._pending]
+        sums = np.empty((len(self._arrays), len(owners)), dtype="<u8")
         for place, ((site, layer), array) in enumerate(self._arrays.items()):
-            rows = torch.empty(len(target), *array.shape[1:], dtype=DTYPES[array.dtype])
-            at, depth = 0, self._about.layers.index(layer)
-            for _, values in self._pending:
-                part = values[site][depth].reshape(-1, *array.shape[1:])
-                rows[target[at : at + len(part)]] = part
-                at += len(part)
-            sums[place] = self._put(array, rows, ordered, ends)
+            row_bytes, depth = array.n_bytes // array.shape[0], self._about.layers.index(layer)
+            pieces: list[memoryview] = []
+            for (_, values), rows in zip(self._pending, ends, strict=True):
+                view = values[site][depth].contiguous().reshape(-1).view(torch.uint8).numpy().data
+                bounds = [0, *(rows * row_bytes).tolist()]
+                pieces += [view[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+            sums[place] = self._put(array, [pieces[i] for i in order], ranges)
         n = len(self._plan.prompts)
-        with opened(self._checksums.partial, os.O_RDWR) as fd:
+        with opened(self._checksums.partial, os.O_RDWR, sums.nbytes) as fd:
             for place in range(len(self._arrays)):
                 at = 0
-                for a, b in runs(ordered.tolist()):
+                for a, b in ranges:
                     offset = len(self._checksums.header) + (place * n + a) * 8
                     write_at(fd, sums[place, at : at + b - a], offset)
                     at += b - a
@@ -145,34 +144,21 @@ class Writer:
         self._unsynced += self._pending_bytes
         self._pending, self._pending_bytes = [], 0
 
-    def _put(
-        self, array: Array, rows: Tensor, prompts: NDArray[np.int64], ends: NDArray[np.int64]
-    ) -> NDArray[np.uint64]:
-        """Write the rows of prompts (ascending) to their places; gives each prompt's checksum."""
-        view = rows.reshape(-1).view(torch.uint8).numpy().data
-        row_bytes = array.n_bytes // array.shape[0]
-        start, at = len(array.header), 0
-        with opened(array.partial, os.O_RDWR, view.nbytes) as fd:
-            for a, b in runs(prompts.tolist()):
-                first, last = int(self._plan.rows[a]) * row_bytes, int(self._plan.rows[b]) * row_bytes
-                write_at(fd, view[at : at + last - first], start + first)
-                at += last - first
-        bounds = (ends * row_bytes).tolist()
-        pairs = zip(bounds, bounds[1:], strict=False)
-        return np.array([xxhash.xxh3_64_intdigest(view[a:b]) for a, b in pairs], dtype=np.uint64)
+    def _put(self, array: Array, pieces: list[memoryview], ranges: list[tuple[int, int]]) -> NDArray[np.uint64]:
+        """Write the rows of prompts (ascending, as ranges) to their places; gives each prompt's checksum."""
+        row_bytes, at = array.n_bytes // array.shape[0], 0
+        with opened(array.partial, os.O_RDWR, sum(map(len, pieces))) as fd:
+            for a, b in ranges:
+                offset = len(array.header) + int(self._plan.rows[a]) * row_bytes
+                write_pieces(fd, pieces[at : at + b - a], offset)
+                at += b - a
+        return np.array([xxhash.xxh3_64_intdigest(piece) for piece in pieces], dtype=np.uint64)
 
 
-def finish(segment: Segment) -> None:
+def finish(folder: Path, arrays: Sequence[Array]) -> None:
     """Give a sealed segment's files their names; a kill in between is made good by doing it again."""
-    left = [array for array in (*segment.arrays.values(), segment.checksums) if not array.path.is_file()]
-    for array in left:
-        rename(array.partial, array.path)
-    (segment.folder / JOURNAL).unlink(missing_ok=True)
-    sync_folder(segment.folder)
-
-
-def spread(starts: NDArray[np.int64], sizes: NDArray[np.int64] | Sequence[int]) -> NDArray[np.int64]:
-    """Ranges one after another: `starts[0], starts[0] + 1, ...`, as many as `sizes[0]`, then the next."""
-    lengths = np.asarray(sizes, dtype=np.int64)
-    before = np.cumsum(lengths) - lengths
-    return np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()))
+    for array in arrays:
+        if not array.path.is_file():
+            rename(array.partial, array.path)
+    (folder / JOURNAL).unlink(missing_ok=True)
+    sync_folder(folder)
