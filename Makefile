@@ -22,7 +22,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 # OpenMP threads that spin while they wait make small models crawl on a machine that does something else besides.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: help env env-dev env-docs demo test test-gpu families lint format types contracts notebooks accept bench soak docs clean
+.PHONY: help env env-dev env-docs demo test test-gpu families lint format types contracts notebooks accept bench bench-capture soak docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -41,7 +41,7 @@ $(VENV)/.runtime: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing refusalkit and its development tools into $(VENV)"
-	@$(PIP) -e '.[dev,backends]'
+	@$(PIP) -e '.[dev]'
 	@touch $@ $(VENV)/.runtime
 
 $(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/python
@@ -104,6 +104,9 @@ accept: $(VENV)/.dev ## print the acceptance figures; one that misses its floor 
 
 bench: $(VENV)/.dev ## measure against peers and against the floor
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-capture: $(VENV)/.dev ## measure capture alone: speed against floor and peers, memory, the store
+	@$(BIN)/python -m benchmarks capture memory store $(ARGS)
 
 soak: $(VENV)/.dev ## run the long tests that CI leaves out
 	@$(BIN)/python -m pytest -m soak $(ARGS)

@@ -13,7 +13,11 @@ if TYPE_CHECKING:
     from interp.activations.activations import Activations
     from interp.activations.capture import capture
     from interp.activations.convert import from_hidden_states, from_nnsight, from_transformer_lens
+    from interp.activations.engines.ray import Ray
+    from interp.activations.join import join
     from interp.activations.means import class_means
+    from interp.activations.store.reader import Store, open_store
+    from interp.activations.store.statistics import Statistics
     from interp.direction import Direction
     from interp.errors import RefusalkitError
     from interp.model.generate import Completion, Generations, generate
@@ -37,9 +41,12 @@ _WHERE = {
     "POSITION_NAMES": "interp.text.positions",
     "Prompt": "interp.text.prompts",
     "PromptSet": "interp.text.prompts",
+    "Ray": "interp.activations.engines.ray",
     "RefusalMetric": "interp.model.refusal_metric",
     "RefusalkitError": "interp.errors",
     "SITES": "interp.model.sites",
+    "Statistics": "interp.activations.store.statistics",
+    "Store": "interp.activations.store.reader",
     "Trace": "interp.text.chat",
     "Verdict": "interp.text.judge",
     "capture": "interp.activations.capture",
@@ -49,16 +56,19 @@ _WHERE = {
     "from_nnsight": "interp.activations.convert",
     "from_transformer_lens": "interp.activations.convert",
     "generate": "interp.model.generate",
+    "join": "interp.activations.join",
     "judge": "interp.text.judge",
     "load": "interp.model.load",
+    "open_store": "interp.activations.store.reader",
     "organism": "interp.organism",
     "prompts": "interp.text.sources",
 }
 
 __all__ = [
     "POSITION_NAMES", "SITES", "Activations", "ChatFormat", "Completion", "Direction", "Generations", "Model",
-    "Prompt", "PromptSet", "RefusalMetric", "RefusalkitError", "Trace", "Verdict", "capture", "class_means", "edits",
-    "from_hidden_states", "from_nnsight", "from_transformer_lens", "generate", "judge", "load", "organism", "prompts",
+    "Prompt", "PromptSet", "Ray", "RefusalMetric", "RefusalkitError", "Statistics", "Store", "Trace", "Verdict",
+    "capture", "class_means", "edits", "from_hidden_states", "from_nnsight", "from_transformer_lens", "generate",
+    "join", "judge", "load", "open_store", "organism", "prompts",
 ]  # fmt: skip
 
 

@@ -45,3 +45,7 @@ class FormatError(RefusalkitError, ValueError):
 
 class DirectionError(RefusalkitError, ValueError):
     """A direction or vector does not fit what it is used for."""
+
+
+class StoreError(RefusalkitError, ValueError):
+    """A store of activations is damaged, unfinished, in use, full, or of other things than what is asked."""

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
 import os
 import platform
+import re
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 _PACKAGES = ("refusalkit", "torch", "transformers", "tokenizers", "numpy", "scikit-learn")
+_SETTLED = 2.0
+"""Seconds after its last change from which a file's time of change can be trusted."""
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def digest_text(text: str) -> str:
@@ -60,20 +66,40 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def _digest_file(path: Path) -> str:
+    """Content digest of a file, remembered under its path, size and time of change.
+
+    A file that was changed just now is not remembered: the clock of a file system is coarse, so that a second change
+    of the same size could leave size and time as they are. Nor is one that changed while it was read.
+    """
     state = path.stat()
-    key = digest_text(f"{path.resolve()}|{state.st_size}|{state.st_mtime_ns}")
-    try:
-        note = cache_dir("digests") / key
-        if note.is_file() and len(known := note.read_text()) == 64:
-            return known
-    except OSError:
-        note = None
+    key = digest_text(f"{path.resolve()}|{state.st_size}|{state.st_mtime_ns}|{state.st_ino}")
+    note = _digest_note(key)
+    if note is not None and (known := _read_note(note)):
+        return known
     total = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 22):
             total.update(block)
-    if note is not None:
-        partial = note.with_name(f"{key}.{os.getpid()}")
-        partial.write_text(total.hexdigest())
-        os.replace(partial, note)
+        after = os.fstat(file.fileno())
+    same = (after.st_size, after.st_mtime_ns) == (state.st_size, state.st_mtime_ns)
+    if note is not None and same and time.time() - state.st_mtime >= _SETTLED:
+        with contextlib.suppress(OSError):  # a cache that cannot be written costs time, not the answer
+            partial = note.with_name(f"{key}.{os.getpid()}.partial")
+            partial.write_text(total.hexdigest())
+            os.replace(partial, note)
     return total.hexdigest()
+
+
+def _digest_note(key: str) -> Path | None:
+    try:
+        return cache_dir("digests") / key
+    except OSError:
+        return None
+
+
+def _read_note(note: Path) -> str | None:
+    try:
+        known = note.read_text(encoding="ascii")
+    except (OSError, ValueError):
+        return None
+    return known if _SHA256.fullmatch(known) else None

@@ -125,8 +125,8 @@ def page(measured: bool = True) -> str:
         "keys and values are those of the cache. Every family also passes `model.verify()`: an edit at each site "
         "changes the logits. A backend's figure is its largest difference from the default one.\n\n"
         "## Sites in fp32\n\nErrors against the reference under eager attention (`-`: the family has no such site; "
-        "without eager attention none has a `pattern`). One prompt after another gives exactly what the model's own "
-        "eager forward gives, hence the zeros.\n\n",
+        "without eager attention none has a `pattern`). In dense families a batch then gives the same bits as each "
+        "prompt alone, hence the zeros.\n\n",
         table(["family", *(f"`{site}`" for site in interp.SITES)], [sites(f, measured, False) for f in families]),
         "\n## Sites in bf16\n\nDistance from the same weights in fp32, relative to its norm: ours / that of the "
         "model's own bf16 forward. Experts are judged by the weight each got, since rounding may exchange two "

@@ -180,6 +180,12 @@ def _reads_middle(seen: Shown, layer: int, taken: Collection[Tensor]) -> bool:
 
 def _check_identities(name: str, arch: Architecture, seen: Shown) -> None:
     """`resid_post = resid_pre + attn_out + mlp_out`, layer to layer, and `z` leads to `attn_out`."""
+    for (layer, site), x in sorted(seen.items()):
+        if not bool(torch.isfinite(x).all()):
+            raise NonFiniteError(
+                f"{site} at layer {layer} is not finite in a forward over five tokens; check the weights, or load the "
+                "model with a wider dtype (dtype='float32')"
+            )
     for layer in range(arch.n_layers):
         pre, attn, mlp, post = (seen[layer, s].double() for s in ("resid_pre", "attn_out", "mlp_out", "resid_post"))
         checks: list[tuple[str, Tensor, Tensor]] = []

@@ -82,7 +82,7 @@ def _hook(stack: ExitStack, arch: Architecture, shown: BlockVisit) -> None:
         return lambda x: shown.see(site, x)
 
     routed = sites & {*ROUTING_SITES, "choice", "routing"}
-    if sites & {"resid_pre", "resid_mid"} or routed:
+    if sites & {"resid_pre", "resid_mid", "mlp_out"} or routed:
         on(block.register_forward_pre_hook(_before("hidden_states", shown.enter), with_kwargs=True))
     if sites & set(ATTENTION_SITES):
         stack.enter_context(tap_attention(arch.module(layer, "attention"), shown))
@@ -98,7 +98,7 @@ def _hook(stack: ExitStack, arch: Architecture, shown: BlockVisit) -> None:
     if routed - inside:
         on(arch.module(layer, "experts").register_forward_pre_hook(_experts(shown), with_kwargs=True))
     if "mlp_out" in sites:
-        on(arch.module(layer, "mlp_out").register_forward_hook(_after(see("mlp_out"))))
+        on(arch.module(layer, "mlp_out").register_forward_hook(_after(partial(shown.tokens, "mlp_out"))))
     if "resid_post" in sites:
         on(block.register_forward_hook(_after(see("resid_post"))))
 
@@ -136,6 +136,8 @@ def _experts(shown: BlockVisit) -> Callable[..., Any]:
 
     def hook(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
         values = [*args, *kwargs.values()]
+        if len(values) < 3:
+            return None  # every expert sees every token, weighted before (Llama 4): nothing is chosen here
         indices, weights = shown.experts(values[1], values[2])
         if indices is values[1] and weights is values[2]:
             return None

@@ -197,6 +197,7 @@ class Model:
         stop: bool = False,
         token_budget: int = TOKEN_BUDGET,
         done: Callable[[int], None] | None = None,
+        batches: Sequence[Sequence[int]] | None = None,
     ) -> Iterator[Step]:
         """Run prompts batch by batch, handing over what was read: the one path every capture takes.
 
@@ -207,6 +208,7 @@ class Model:
             stop: End each forward after the last site that is read; `last` is then `None`.
             token_budget: Padded tokens per batch.
             done: Called with the number of prompts after each batch.
+            batches: What to run, as indices of prompts; all of them, planned by length, when left out.
 
         Raises:
             NonFiniteError: When something read is NaN or infinite; names prompt, site and layer.
@@ -219,14 +221,14 @@ class Model:
         session = ReadSession(
             self.arch, flatten_edits(edits), lambda: self._batch, self.backend, [request for request, _ in reads], stop
         )
-        for rows in plan([len(e) for e in encoded], token_budget):
+        for rows in map(list, plan([len(e) for e in encoded], token_budget) if batches is None else batches):
             items = [encoded[i] for i in rows]
             ids, _, pads = pad(items, self.pad_id, left=False, device=self.device)
             wanted: dict[str, Tensor] = {}
             plans: list[Read] = []
             for (site, layers), columns in reads:
                 at = torch.tensor([(b, column) for b, i in enumerate(rows) for column in columns[i]]).reshape(-1, 2).T
-                shape = (len(layers), at.shape[1], self.width(site, items, layers))
+                shape = (len(layers), at.shape[1], self.width(site, encoded, layers))
                 wanted[site] = torch.empty(shape, dtype=self.site_dtype(site, layers))
                 plans.append(Read(site, layers, at[0], at[1], wanted[site], self.n_heads))
             session.reading(plans)
@@ -305,7 +307,7 @@ class Model:
             logits = torch.empty(len(encoded), values.shape[-1]) if logits is None else logits
             logits[step.rows] = values
             for site in reads:
-                place(found[site], step.rows, step.grid(site), self.n_heads if site == "pattern" else 1)
+                found[site][step.rows] = step.grid(site)
         assert logits is not None
         return Run(logits, found)
 
@@ -388,17 +390,6 @@ class Run:
 
     logits: Tensor
     reads: dict[str, Tensor]
-
-
-def place(out: Tensor, rows: Sequence[int], values: Tensor, heads: int = 1) -> None:
-    """Put a batch's values `[batch, ..., feature]` into rows of `out`, head by head where heads are narrower there."""
-    if values.shape[-1] == out.shape[-1]:
-        out[rows] = values
-        return
-    wide = rearrange(out, "... (h k) -> ... h k", h=heads)
-    narrow = rearrange(values, "... (h k) -> ... h k", h=heads)
-    wide[rows, ..., narrow.shape[-1] :] = 0
-    wide[rows, ..., : narrow.shape[-1]] = narrow
 
 
 def flatten_edits(edits: Any) -> list[Edit]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from refusalkit.cli import activations
+from refusalkit.cli.quiet import hush
 
 app = typer.Typer(
     help="How a language model recognises harm, decides to refuse, and loses that decision.",
@@ -18,6 +19,8 @@ app = typer.Typer(
 )
 organism = typer.Typer(help="The project's own model organism.", no_args_is_help=True)
 app.add_typer(organism, name="organism")
+app.command()(activations.capture)
+app.command()(activations.store)
 
 MAX_SEED = 2**31 - 1
 ModelName = Annotated[str, typer.Argument(help="A Hub id, a folder, or organism[:VARIANT].", metavar="MODEL")]
@@ -47,7 +50,7 @@ def audit(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
     """Audit a model: does it refuse, where does refusal live, and what happens without it?"""
-    _hush(quiet)
+    hush(quiet)
     from refusalkit.audit.pipeline import audit as run
     from refusalkit.audit.settings import Settings
 
@@ -79,7 +82,7 @@ def organism_train(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
     """Train the whole family from nothing (about half an hour on one core)."""
-    _hush(quiet)
+    hush(quiet)
     from interp.errors import RefusalkitError
     from interp.organism import VARIANTS
     from interp.organism.train import train
@@ -105,7 +108,7 @@ def organism_card(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
     """Measure the organism: planted truth and behaviour with intervals, written to truth.json."""
-    _hush(quiet)
+    hush(quiet)
     from refusalkit.card import card
 
     if not card(tuple(variant) if variant else None, n, out, folder, progress=not quiet):
@@ -117,18 +120,8 @@ def accept(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
     """Print the acceptance figures of every issue as one table; exit with 1 when one fails."""
-    _hush(quiet)
+    hush(quiet)
     from refusalkit.accept import accept as run
 
     if not run(progress=not quiet):
         raise typer.Exit(1)
-
-
-def _hush(quiet: bool) -> None:
-    """Without a terminal, or when asked to be quiet, transformers' own progress bars are noise around a message."""
-    if quiet or not sys.stderr.isatty():
-        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # read when transformers is imported, which takes seconds
-        if "transformers" in sys.modules:
-            from transformers.utils import logging
-
-            logging.disable_progress_bar()

@@ -139,6 +139,21 @@ def test_scores_of_q_and_k_make_the_pattern_and_pattern_and_v_make_z(family: str
         torch.testing.assert_close(acts.sel("z", layer)[0], mixed, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_keys_beyond_a_prompt_are_zero_and_rows_sum_to_one_but_for_sinks(family: str) -> None:
+    model = loaded(family, attention="eager")
+    usual = interp.capture(model, PROMPTS, sites="pattern", positions=["t_inst", "last"]).heads("pattern")
+    apart = interp.capture(model, PROMPTS, sites="pattern", positions=["t_inst", "last"], token_budget=1)
+    torch.testing.assert_close(apart.heads("pattern"), usual, rtol=1e-4, atol=1e-6)
+    for row, encoded in enumerate(model.encode(PROMPTS)):
+        assert not bool(apart.heads("pattern")[row, ..., len(encoded) :].any())
+    total = usual.sum(-1)
+    if family == "gpt_oss":
+        assert 0.5 < float(total.min()) <= float(total.max()) < 1
+    else:
+        torch.testing.assert_close(total, torch.ones_like(total), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("family", ["llama", "gpt_neox", "deepseek_v3"])
 def test_pattern_needs_eager_attention_and_says_so(family: str) -> None:
     with pytest.raises(SiteError, match=r"no pattern: .*attn_implementation='eager'"):
@@ -191,7 +206,7 @@ def test_a_multimodal_wrapper_is_loaded_from_disk_as_its_text_model_is(tmp_path)
     hf = tiny_model("gemma3_multimodal")
     hf.save_pretrained(tmp_path)
     tiny_tokenizer().save_pretrained(tmp_path)
-    model = interp.load(str(tmp_path))
+    model = interp.load(str(tmp_path), device=DEVICE)
     assert type(model.hf).__name__ == "Gemma3ForConditionalGeneration"
     torch.testing.assert_close(model.logits(PROMPTS), loaded("gemma3_multimodal").logits(PROMPTS))
 

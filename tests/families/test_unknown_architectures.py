@@ -189,6 +189,24 @@ def test_families_that_are_in_no_table_work(kind: str) -> None:
         assert model.arch.layouts[0].attention_post_norm == "post_self_attn_layernorm"
 
 
+def test_a_mixture_that_chooses_no_experts_by_index_has_what_it_has() -> None:
+    """Llama 4 weighs the inputs of all experts by their scores and returns its tokens row after row."""
+    torch.manual_seed(0)
+    options = {"head_dim": 16, "num_local_experts": 4, "num_experts_per_tok": 1, "interleave_moe_layer_step": 2}
+    shape = {**SHAPE, "num_hidden_layers": 4}
+    hf = transformers.Llama4ForCausalLM(transformers.Llama4TextConfig(**shape, **options)).eval()
+    with torch.no_grad():
+        for name, weight in hf.named_parameters():
+            weight.copy_(torch.randn_like(weight) * 0.2 + (1.0 if "norm" in name else 0.0))
+    model = interp.load(hf, tiny_tokenizer())
+    model.verify()
+    assert model.arch.layers_with("router_logits") == (1, 3)
+    assert model.arch.layers_with("mlp_post") == (0, 2)
+    assert not model.arch.layers_with("expert_indices")
+    acts = interp.capture(model, PROMPTS, sites=["resid_mid", "mlp_out", "resid_post"])
+    torch.testing.assert_close(acts.sel("resid_mid") + acts.sel("mlp_out"), acts.sel("resid_post"))
+
+
 @pytest.mark.parametrize("part", ["attn_out", "mlp_out", "z"])
 def test_verify_finds_a_map_that_points_at_the_wrong_module(part: str) -> None:
     from dataclasses import replace

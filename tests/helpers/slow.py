@@ -262,7 +262,7 @@ def fingerprint(hf: Any) -> str:
     """Digest of every weight and buffer, and of the number of hooks on every module."""
     total = hashlib.sha256()
     for key, value in sorted({**dict(hf.named_parameters()), **dict(hf.named_buffers())}.items()):
-        total.update(key.encode() + value.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        total.update(key.encode() + value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return f"{total.hexdigest()} {count_hooks(hf)} {hf.training}"
 
 

@@ -116,8 +116,8 @@ def test_a_region_becomes_one_column_per_token_aligned_at_its_end() -> None:
 @pytest.mark.parametrize(
     ("positions", "message"),
     [
-        ("inst", "as long as the prompt"),
-        ("all", "as long as the prompt"),
+        (["inst", "t_inst"], "as long as the prompt"),
+        (["all", "prompt"], "as long as the prompt"),
         ([], "no positions"),
         (["t_inst", "t_inst"], "named twice"),
         ("t_end", "unknown position"),
@@ -130,6 +130,38 @@ def test_positions_that_cannot_be_columns_are_refused(positions: Any, message: s
         interp.capture(loaded(), PROMPTS, positions=positions)
     with pytest.raises(PositionError, match=message):
         resolve_columns(loaded().encode(PROMPTS), positions)
+
+
+@pytest.mark.parametrize("region", ["inst", "prompt", "all"])
+def test_a_region_as_long_as_the_prompt_gives_a_row_per_token(region: str) -> None:
+    model = loaded()
+    prompts = interp.PromptSet.from_texts(["A longer request", "Hi"], ["x y", "How do I bake bread?"])
+    for budget in (60, 2048):
+        acts = interp.capture(model, prompts, ["resid_post", "z"], region, token_budget=budget)
+        assert acts.positions == (f"{region}[*]",) and acts.ragged and acts.offsets.dtype == np.int64
+        for i, encoded in enumerate(model.encode(prompts)):
+            slow = slow_read(model.hf, "llama", encoded.ids)
+            for site in ("resid_post", "z"):
+                want = slow[site][:, list(encoded.columns(region))]
+                torch.testing.assert_close(acts.of(i, site)[:, :, 0], want.transpose(0, 1), rtol=1e-4, atol=1e-4)
+    assert len(acts) == len(acts.labels) == len(acts.groups) == len(acts.sel("z")) == acts.offsets[-1]
+    assert acts.labels.tolist() == np.repeat(prompts.labels, np.diff(acts.offsets)).tolist()
+    with pytest.raises(PositionError, match="as long as the prompt"):
+        resolve_columns(model.encode(prompts), region)
+
+
+def test_rows_of_a_region_can_be_taken_and_keep_their_prompts() -> None:
+    acts = interp.capture(loaded(), interp.PromptSet.from_texts(["abcd"], ["xyz", "pq"]), positions="inst")
+    assert acts.offsets.tolist() == [0, 4, 7, 9]
+    some = acts.take([1, 2, 8, 0])
+    assert torch.equal(some.sel(), acts.sel()[[1, 2, 8, 0]])
+    assert [p.text for p in some.prompts] == ["abcd", "pq", "abcd"] and some.offsets.tolist() == [0, 2, 3, 4]
+    harmless = acts.take(acts.labels == "harmless")
+    assert [p.text for p in harmless.prompts] == ["xyz", "pq"] and harmless.offsets.tolist() == [0, 3, 5]
+    assert len(acts.take([])) == 0
+    for bad, message in (([9], "no row 9"), ([True, False], "mask"), ([0.5], "whole numbers"), ([[1]], "whole")):
+        with pytest.raises(PromptError, match=message):
+            acts.take(bad)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("layers", [3, -4, [0, 7], [], "resid", 1.5])

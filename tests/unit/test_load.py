@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 import interp
 from interp.errors import ModelError, RefusalkitError, SiteError
-from interp.provenance import digest_text
+from interp.provenance import digest_files, digest_text
 from tests.helpers.slow import PROMPTS, fingerprint, loaded
 from tests.helpers.tiny import CHATML, tiny_model, tiny_tokenizer
 
@@ -244,3 +246,42 @@ def test_loading_does_not_touch_a_model_in_memory() -> None:
         interp.load(hf, tiny_tokenizer(), chat_template="{% broken")
     interp.load(hf, tiny_tokenizer())
     assert fingerprint(hf) == before
+
+
+def test_weights_are_read_once_to_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REFUSALKIT_CACHE", str(tmp_path / "cache"))
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"a" * 1000)
+    first = digest_files([weights])
+    weights.write_bytes(b"b" * 1000)  # the same size, within the tick of a clock
+    assert digest_files([weights]) != first
+    weights.write_bytes(b"a" * 1000)
+    old = time.time_ns() - 10**10
+    os.utime(weights, ns=(old, old))
+    assert digest_files([weights]) == first
+    plain = Path.open
+
+    def watched(self: Path, *args: Any, **options: Any) -> Any:
+        assert self != weights, "read again"
+        return plain(self, *args, **options)
+
+    monkeypatch.setattr(Path, "open", watched)
+    assert digest_files([weights]) == first
+    monkeypatch.undo()
+    monkeypatch.setenv("REFUSALKIT_CACHE", str(tmp_path / "cache"))
+    for note in (tmp_path / "cache" / "digests").iterdir():
+        note.write_text("x" * 64)  # damaged: not believed
+    assert digest_files([weights]) == first
+
+
+def test_a_cache_that_cannot_be_written_costs_time_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"a")
+    os.utime(weights, (1, 1))
+    (tmp_path / "file").write_text("")
+    want = digest_files([weights])
+    monkeypatch.setenv("REFUSALKIT_CACHE", str(tmp_path / "file" / "cache"))
+    assert digest_files([weights]) == want
+    monkeypatch.setenv("REFUSALKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
+    assert digest_files([weights]) == want

@@ -100,7 +100,7 @@ class NNsightBackend:
                 ]
             )
             places = {_INSIDE.get(site, site) for site in shown.sites}
-            if places & {"attn_out", "router", "experts"}:
+            if places & {"attn_out", "router", "experts", "mlp_out"}:
                 places.add("resid_pre")
             order = list(dict.fromkeys(_INSIDE.get(site, site) for at, site in arch.features if at == layer))
             stages = stages_of_block(partial(place, layer), arch.layouts[layer])
@@ -161,9 +161,10 @@ class LivePlace:
         self._found: Any = None
 
     def read(self, *at: int) -> list[Tensor]:
-        """Wait for the module, and give some of its values."""
+        """Wait for the module, and give some of its values, as far as there are."""
         self._found = self._envoy.inputs if self._inputs else self._envoy.output
-        return [self._values()[i] for i in at]
+        values = self._values()
+        return [values[i] for i in at if i < len(values)]
 
     def write(self, new: Mapping[int, Tensor]) -> None:
         """Replace some of the values that were read last."""
@@ -220,7 +221,10 @@ def stages_of_block(place: PlaceOf, layout: Layout) -> dict[str, Stage]:
 
     def experts(shown: BlockVisit) -> None:
         called = place(str(layout.experts), True, None)
-        indices, weights = called.read(1, 2)  # the first argument is the hidden states
+        found = called.read(1, 2)  # the first argument is the hidden states
+        if len(found) < 2:
+            return  # every expert sees every token, weighted before (Llama 4): nothing is chosen here
+        indices, weights = found
         new = shown.experts(indices, weights)
         if new[0] is not indices or new[1] is not weights:
             called.write({1: new[0], 2: new[1]})
@@ -256,6 +260,6 @@ def stages_of_block(place: PlaceOf, layout: Layout) -> dict[str, Stage]:
         "router": router,
         "experts": experts,
         "mlp_post": simple(str(layout.down), True, site("mlp_post")),
-        "mlp_out": simple(layout.mlp_out, False, site("mlp_out")),
+        "mlp_out": simple(layout.mlp_out, False, lambda shown, x: shown.tokens("mlp_out", x)),
         "resid_post": simple("", False, site("resid_post")),
     }

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -105,7 +106,7 @@ class TransformerLensBackend:
             on("mlp.hook_expert_weights", routing.weights)
             on("mlp.hook_expert_indices", routing.indices)
         for site in sites & set(_STREAM):
-            on(_STREAM[site], lambda x, site=site: shown.see(site, x))
+            on(_STREAM[site], partial(shown.tokens, site))
 
     def _heads(self, shown: BlockVisit, site: str) -> tuple[str, Callable[[Tensor], Tensor]]:
         """The point where queries, keys or values are as they enter attention, and what shows them there."""

@@ -1,0 +1,1 @@
+"""Engines: who runs a capture. Locally it is this process; see `ray` for many."""
