@@ -73,7 +73,12 @@ class Job:
     def provenance(self) -> dict[str, Any]:
         """What the numbers depend on."""
         about = {"name": self.prompts.name, "digest": self.texts, "n": len(self.encoded)}
-        return {**self.model.provenance(), "prompts": about, "edited": bool(self.edits)}
+        return {**self.model.provenance(), "prompts": about, "edited": bool(self.all_edits)}
+
+    @property
+    def all_edits(self) -> list[Edit]:
+        """What changes the forward passes: the edits of open `model.edited` blocks, then the capture's own."""
+        return [edit for block in self.model.standing for edit in block] + list(self.edits)
 
     @property
     def texts(self) -> str:

@@ -59,6 +59,7 @@ class Model:
         arch: Where the sites are (`interp.model.architecture.Architecture`).
         name: What it was loaded as.
         identity: Id, revision or content digest, for the provenance.
+        standing: Edits of the `edited` blocks that are open, outermost first.
         backend: What runs forward passes and shows the sites (`interp.model.hooks`).
     """
 
@@ -81,6 +82,7 @@ class Model:
         self.backend = backend or HooksBackend()
         # What is running, innermost last; shared by views of one model behind other chat formats.
         self._live: list[Batch] = []
+        self.standing: list[list[Edit]] = []
 
     def __repr__(self) -> str:
         return (
@@ -185,8 +187,13 @@ class Model:
         Raises:
             EditError: On leaving, when the model ran and an edit met no token.
         """
-        with Session(self.arch, flatten_edits(edits), lambda: self._batch, self.backend) as session:
-            yield self
+        flat = flatten_edits(edits)
+        with Session(self.arch, flat, lambda: self._batch, self.backend) as session:
+            self.standing.append(flat)
+            try:
+                yield self
+            finally:
+                self.standing.remove(flat)
             session.check_touched()
 
     def steps(
@@ -329,7 +336,7 @@ class Model:
         """The same model behind another chat format, e.g. `with_format(thinking=True)` or `(system="...")`."""
         chat = replace(self.chat, **changes)
         other = Model(self.hf, self.tokenizer, chat, self.arch, self.name, self.identity, self.backend)
-        other._live = self._live
+        other._live, other.standing = self._live, self.standing
         return other
 
     def verify(self) -> None:

@@ -325,6 +325,15 @@ def test_an_edit_that_met_its_tokens_before_the_kill_is_none_afterwards(out: Pat
     assert same(interp.capture(model, mixed, out=out, **options), memory)
 
 
+def test_an_edited_block_around_a_capture_is_part_of_it(out: Path) -> None:
+    interp.capture(loaded(), SET, out=out)
+    with loaded().edited(PUSH), pytest.raises(StoreError, match="edits"):
+        interp.capture(loaded(), SET, out=out)
+    with loaded().edited(PUSH):
+        assert interp.capture(loaded(), SET).provenance["edited"] is True
+    assert interp.capture(loaded(), SET).provenance["edited"] is False
+
+
 def test_an_edit_without_a_name_is_refused(out: Path) -> None:
     with pytest.raises(StoreError, match="Opaque.*has no name"):
         interp.capture(loaded(), SET, edits=[Opaque()], out=out)

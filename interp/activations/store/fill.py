@@ -35,7 +35,7 @@ def describe(job: Job) -> tuple[About, Plan]:
     sites = tuple(SiteFormat(site, NAMES[dtype], width) for site, (dtype, width) in job.sites.items())
     arch = job.model.arch
     about = About(
-        sites, job.layers, job.positions, arch.n_heads, arch.n_kv_heads, model, name_edits(job.edits)
+        sites, job.layers, job.positions, arch.n_heads, arch.n_kv_heads, model, name_edits(job.all_edits)
     )  # fmt: skip
     digests = tuple(digest_json([e.ids, c]) for e, c in zip(job.encoded, job.columns, strict=True))
     plan = Plan(
