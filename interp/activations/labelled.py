@@ -146,6 +146,8 @@ class Labelled(ABC):
 
     def column(self, position: str | int) -> int:
         """Place of a position along the third axis; `PositionError` lists what there is."""
+        if self.ragged and f"{position}[*]" in self.positions:
+            return 0
         if str(position) not in self.positions:
             raise PositionError(f"{position!r} was not captured; captured: {', '.join(self.positions)}")
         return self.positions.index(str(position))

@@ -18,6 +18,7 @@ from interp.model.model import Model
 from interp.model.sites import check_layers
 from interp.progress import progress_bar
 from interp.text.chat import Encoded, PromptLike
+from interp.text.prompts import PromptSet
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,10 @@ class ClassMeans:
     layers: tuple[int, ...]
     positions: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{name}: {n}" for name, n in zip(self.classes, self.counts, strict=True))
+        return f"ClassMeans({{{counts}}}; mean {list(self.mean.shape)}, layers {self.layers})"
+
     def of(self, name: Any) -> Tensor:
         """One class's mean `[layer, position, feature]`."""
         return self.mean[self.classes.index(name)]
@@ -48,7 +53,7 @@ class ClassMeans:
 def class_means(
     model: Model,
     prompts: Sequence[PromptLike] | Sequence[Encoded],
-    labels: ArrayLike,
+    labels: ArrayLike | None = None,
     site: str = "resid_pre",
     positions: str | int | Sequence[str | int] = "post_inst",
     layers: Sequence[int] | None = None,
@@ -63,7 +68,7 @@ def class_means(
     Args:
         model: The model.
         prompts: Prompts.
-        labels: One label per prompt.
+        labels: One label per prompt; by default those of a `PromptSet`.
         site: A site, or `"stream"`: `resid_pre` of every layer and, as one layer more, the end of the last.
         positions: Single tokens or fixed regions.
         layers: 0-based; all by default, and always all for the stream.
@@ -79,6 +84,10 @@ def class_means(
         chosen = tuple(range(model.n_layers + 1))
     else:
         requests = [(site, chosen)]
+    if labels is None:
+        if not isinstance(prompts, PromptSet):
+            raise PromptError("class_means needs labels, one per prompt; a PromptSet brings its own")
+        labels = np.array([str(p.label) for p in prompts])
     encoded = model.encode(prompts)
     classes, index = np.unique(np.asarray(labels), return_inverse=True)
     if len(index) != len(encoded):

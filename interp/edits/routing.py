@@ -94,7 +94,7 @@ def route(
 
     Args:
         experts: Pairs (layer, expert).
-        mode: See above.
+        mode: See above; `"drop_renorm"` unless said otherwise.
         positions: Tokens.
         phase: `"prompt"`, `"generation"` or `"both"`.
 
@@ -106,7 +106,10 @@ def route(
     """
     if mode not in get_args(RouteMode):
         raise EditError(f"unknown mode {mode!r}; known: {', '.join(get_args(RouteMode))}")
-    pairs = tuple((int(layer), int(expert)) for layer, expert in experts)
+    try:
+        pairs = tuple((int(layer), int(expert)) for layer, expert in experts)
+    except TypeError as error:
+        raise EditError(f"{experts!r:.60} is no list of pairs (layer, expert); give for instance [(2, 7)]") from error
     if not pairs:
         raise EditError("no experts were given; they are pairs (layer, expert)")
     return Route(*where(positions, phase), pairs, mode)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from os import PathLike
 from typing import Any
 
 import torch
@@ -23,6 +25,7 @@ from interp.text.chat import ChatFormat, Encoded, PromptLike, Trace
 from interp.text.prompts import Prompt
 
 Prompts = PromptLike | Encoded | Sequence[PromptLike] | Sequence[Encoded]
+_FILE = re.compile(r"\S+\.(txt|csv|tsv|jsonl?|parquet)")
 ReadRequest = tuple[str, tuple[int, ...]]
 
 
@@ -162,8 +165,10 @@ class Model:
         """Render and tokenise prompts, naming their positions; what is encoded already is taken as it is.
 
         Raises:
-            PromptError: For no prompts at all, or an empty or over-long one.
+            PromptError: For no prompts at all, an empty or over-long one, the name of a file, or what is no prompt.
         """
+        if isinstance(prompts, PathLike) or (isinstance(prompts, str) and _FILE.fullmatch(prompts)):
+            raise PromptError(f"{str(prompts)!r} is the name of a file: read it with interp.prompts({str(prompts)!r})")
         if isinstance(prompts, str | Prompt | Trace | Encoded):
             several: list[Any] = [prompts]
         else:
@@ -172,6 +177,12 @@ class Model:
                 several = [several]  # one conversation
         if not several:
             raise PromptError("no prompts were given")
+        for number, item in enumerate(several):
+            if not isinstance(item, str | Prompt | Trace | Encoded | Sequence):
+                raise PromptError(
+                    f"prompt {number} is {item!r:.60}, which is none; a prompt is a text, a Prompt, a Trace or a list "
+                    "of messages"
+                )
         return [p if isinstance(p, Encoded) else self.chat.encode(p, turn) for p in several]
 
     def format(self, prompt: PromptLike, turn: int = -1) -> Any:

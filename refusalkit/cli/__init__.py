@@ -33,9 +33,19 @@ def main() -> None:
         raise
 
 
+_WORDS = {
+    "append=True": "--append", "attn_implementation='eager'": "--attn-implementation eager",
+    "dtype='float32'": "--dtype float32",
+}  # fmt: skip
+"""What the library says to a programmer, for someone at the command line."""
+
+
 def _message(error: Exception) -> str:
     """One paragraph; for trouble with a file that nobody foresaw: which file, and what the system says."""
     if isinstance(error, OSError):
         where = f" {error.filename}" if error.filename else ""
         return f"cannot read or write{where}: {error.strerror or error}; check the path, permissions and free space"
-    return str(error)
+    text = str(error)
+    for python, command in _WORDS.items():
+        text = text.replace(python, command)
+    return text

@@ -69,7 +69,9 @@ def capture(
         store = interp.capture(model, found, engine=ray, **wanted)
     else:
         raise RefusalkitError(f"there is no engine {engine!r}; known: local, ray")
-    _show(store)
+    if not quiet:
+        typer.echo("captured; the store now holds:")
+    _show(interp.open_store(store.path))
 
 
 def store(
@@ -91,7 +93,13 @@ def store(
     _show(found)
     if verify:
         found.verify(progress=not quiet)
-        typer.echo("every checksum holds" + ("" if found.complete else ", of what is captured so far"))
+        if not found.done.any():
+            typer.echo("nothing is captured yet, so there is nothing to check")
+        else:
+            typer.echo("every checksum holds" + ("" if found.complete else ", of what is captured so far"))
+    if export is not None and not found.complete:
+        typer.echo(f"exporting the {int(found.done.sum()):,} rows of {len(found):,} that are captured")
+        found = found.take(found.done)
     if export is not None:
         write = found.to_npz if export.suffix == ".npz" else found.to_parquet
         names = None if positions is None else parse_positions(positions)

@@ -213,9 +213,9 @@ MIXTURES: dict[str, tuple[Callable[[], interp.Model], Any, dict[str, Any], str]]
     "positions": (loaded, SET, {"positions": "t_inst"}, "positions"),
     "edits": (loaded, SET, {"edits": [PUSH]}, "edits"),
     "prompts": (loaded, MORE, {}, "holds other prompts.*append=True"),
-    "fewer": (loaded, SET[:3], {}, r"holds other prompts \(3 of the 3 asked for"),
-    "order": (loaded, SET[::-1], {}, "with other labels, groups or order"),
-    "labels": (loaded, RELABELLED, {}, "with other labels, groups or order"),
+    "fewer": (loaded, SET[:3], {}, "they are 3 of its 6"),
+    "order": (loaded, SET[::-1], {}, "in another order"),
+    "labels": (loaded, RELABELLED, {}, r"with another label \('harmful' there"),
 }  # fmt: skip
 
 
@@ -451,7 +451,7 @@ def test_traces_of_one_prompt_differ_in_a_store_too(out: Path) -> None:
     options: dict[str, Any] = {"positions": "answer_start"}
     memory = interp.capture(loaded(), traces, **options)
     assert same(interp.capture(loaded(), traces, out=out, **options), memory)
-    with pytest.raises(StoreError, match="other prompts"):
+    with pytest.raises(StoreError, match="in another order"):
         interp.capture(loaded(), traces[::-1], out=out, **options)
 
 

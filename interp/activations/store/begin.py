@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -25,6 +26,7 @@ from interp.activations.store.manifest import (
 from interp.activations.store.segment import Segment
 from interp.activations.store.writer import Writer, finish
 from interp.errors import StoreError
+from interp.text.prompts import Prompt
 
 LOCK = ".lock"
 _DECISIVE = ("torch", "transformers", "tokenizers", "device")
@@ -86,9 +88,13 @@ def begin(path: Path, about: About, plan: Plan, append: bool) -> tuple[int, Writ
     if not append:
         known = {d for old, _ in found for d in old.digests}
         shared = sum(d in known for d in plan.digests)
-        labels = ", with other labels, groups or order," if shared == len(plan.digests) else ""
+        if shared == len(plan.digests):
+            raise StoreError(
+                f"{path} holds these prompts, but {_otherwise(plan, [old for old, _ in found])}: make the call with "
+                "those it was captured with, give append=True to add them a second time, or another folder"
+            )
         raise StoreError(
-            f"{path} holds other prompts ({shared} of the {len(plan.digests)} asked for are{labels} among its "
+            f"{path} holds other prompts ({shared} of the {len(plan.digests)} asked for are among its "
             f"{sum(len(old.prompts) for old, _ in found)}): give append=True to add them, or another folder"
         )
     if found[-1][1] is None:
@@ -97,6 +103,21 @@ def begin(path: Path, about: About, plan: Plan, append: bool) -> tuple[int, Writ
             "make that call again before appending more"
         )
     return len(listed), _create(path, about, plan, listed)
+
+
+def _otherwise(plan: Plan, kept: Sequence[Plan]) -> str:
+    """How prompts that are all there differ from what is there."""
+    known = {digest: prompt for old in kept for digest, prompt in zip(old.digests, old.prompts, strict=True)}
+    pairs = [(known[digest], prompt) for digest, prompt in zip(plan.digests, plan.prompts, strict=True)]
+    for field in fields(Prompt):
+        there, here = next(
+            ((getattr(a, field.name), getattr(b, field.name)) for a, b in pairs
+             if getattr(a, field.name) != getattr(b, field.name)), (None, None),
+        )  # fmt: skip
+        if there != here:
+            return f"with another {field.name} ({there!r} there, {here!r} asked for)"
+    n = sum(len(old.digests) for old in kept)
+    return "in another order" if n == len(plan.digests) else f"they are {len(plan.digests)} of its {n}"
 
 
 def _create(path: Path, about: About, plan: Plan, listed: list[tuple[str, str]]) -> Writer:

@@ -73,6 +73,11 @@ class About:
             "n_kv_heads": self.n_kv_heads, "model": dict(self.model), "edits": list(self.edits),
         }  # fmt: skip
 
+    def in_words(self) -> dict[str, Any]:
+        """The same for a message: sites by name where type and width follow."""
+        sites = {s.site: f"{s.dtype}, width {s.width}" for s in self.sites}
+        return {**self.to_json(), "sites": ", ".join(sites), "site": sites}
+
     @cached_property
     def digest(self) -> str:
         """Names it."""
@@ -85,7 +90,7 @@ class About:
 
     def differences(self, other: About) -> list[str]:
         """Where another call asks for something else, in words."""
-        mine, theirs = _flat(self.to_json()), _flat(other.to_json())
+        mine, theirs = _flat(self.in_words()), _flat(other.in_words())
         return [
             f"{key}: the store has {_short(mine.get(key))}, asked is {_short(theirs.get(key))}"
             for key in dict.fromkeys([*mine, *theirs])

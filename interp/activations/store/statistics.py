@@ -40,6 +40,10 @@ class Statistics:
     layers: tuple[int, ...]
     positions: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{name}: {n}" for name, n in zip(self.classes, self.counts, strict=True))
+        return f"Statistics({{{counts}}}; {self.site} {list(self.mean.shape)}, layers {self.layers})"
+
     def of(self, name: Any) -> tuple[Tensor, Tensor]:
         """One class's mean and variance, each `[layer, position, feature]`."""
         if name not in self.classes:
