@@ -16,7 +16,7 @@ from tests.helpers.family_checks import (
     sites_of,
     told,
 )
-from tests.helpers.slow import PROMPTS, fingerprint, loaded, slow_read
+from tests.helpers.slow import PROMPTS, fingerprint, hidden_states, loaded, slow_read
 from tests.helpers.tiny import DEVICE, FAMILIES, MIXTURES, tiny_model, tiny_tokenizer
 
 TIGHT = 1e-5
@@ -45,9 +45,7 @@ def test_residual_sites_are_the_hidden_states_of_hugging_face(family: str) -> No
     for prompt in PROMPTS:
         (encoded,) = model.encode(prompt)
         acts = interp.capture(model, prompt, sites="resid_pre", positions="prompt[0]")
-        with torch.no_grad():
-            ids = torch.tensor([encoded.ids], device=DEVICE)
-            states = model.hf(ids, output_hidden_states=True).hidden_states
+        states = hidden_states(model.hf, torch.tensor([encoded.ids], device=DEVICE))
         for layer in range(model.n_layers):
             torch.testing.assert_close(acts.sel(layer=layer)[0, 0], states[layer][0, 0].cpu(), rtol=1e-5, atol=1e-5)
 

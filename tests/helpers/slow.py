@@ -5,6 +5,7 @@ They know the module names of the families by heart and use nothing of `interp.m
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -256,6 +257,12 @@ def at(columns: list[int] | slice, change: Change) -> Change:
         return x
 
     return masked
+
+
+@torch.no_grad()
+def hidden_states(hf: Any, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
+    """Hugging Face's own, of a copy: transformers leaves hooks on a model that was asked for them."""
+    return copy.deepcopy(hf)(*args, **kwargs, output_hidden_states=True).hidden_states
 
 
 def fingerprint(hf: Any) -> str:

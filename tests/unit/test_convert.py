@@ -10,8 +10,7 @@ import torch
 import interp
 from interp.errors import NonFiniteError, PositionError, PromptError, SiteError
 from tests.helpers.backends import behind
-from tests.helpers.slow import PROMPTS, loaded
-from tests.helpers.tiny import tiny_model
+from tests.helpers.slow import PROMPTS, hidden_states, loaded
 
 POSITIONS = [0, "t_inst", "post_inst"]
 SITES = ["resid_pre", "resid_post", "attn_out", "mlp_out", "z", "mlp_post"]
@@ -44,10 +43,8 @@ def same(found: interp.Activations, sites: list[str], layers: list[int] | None =
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_hidden_states_become_resid_pre_and_the_normed_last_is_left_out(side: str) -> None:
     ids, mask = padded(side)
-    with torch.no_grad():
-        # A model of its own: transformers leaves hooks on one that was asked for hidden states.
-        out = tiny_model()(ids, attention_mask=mask, position_ids=places(mask), output_hidden_states=True)
-    acts = interp.from_hidden_states(out.hidden_states, loaded(), PROMPTS, POSITIONS, attention_mask=mask)
+    states = hidden_states(loaded().hf, ids, attention_mask=mask, position_ids=places(mask))
+    acts = interp.from_hidden_states(states, loaded(), PROMPTS, POSITIONS, attention_mask=mask)
     same(acts, ["resid_pre"])
     assert acts.layers == (0, 1, 2)
     assert acts.provenance["backend"] == "converted from hidden_states"
@@ -94,18 +91,15 @@ def test_values_and_caches_of_nnsight_become_activations() -> None:
 def test_labels_come_along() -> None:
     prompts = interp.PromptSet(tuple(interp.Prompt(p, label="harmless", group=p) for p in PROMPTS), "mine")
     ids, mask = padded("left")
-    with torch.no_grad():
-        # A model of its own: transformers leaves hooks on one that was asked for hidden states.
-        out = tiny_model()(ids, attention_mask=mask, position_ids=places(mask), output_hidden_states=True)
-    acts = interp.from_hidden_states(out.hidden_states, loaded(), prompts, attention_mask=mask)
+    states = hidden_states(loaded().hf, ids, attention_mask=mask, position_ids=places(mask))
+    acts = interp.from_hidden_states(states, loaded(), prompts, attention_mask=mask)
     assert list(acts.labels) == ["harmless"] * 4
     assert acts.prompts.name == "mine"
 
 
 def test_what_does_not_fit_is_refused() -> None:
     model, (ids, mask) = loaded(), padded("left")
-    with torch.no_grad():
-        states = model.hf(ids, attention_mask=mask, position_ids=places(mask), output_hidden_states=True).hidden_states
+    states = hidden_states(model.hf, ids, attention_mask=mask, position_ids=places(mask))
 
     def convert(states: Any, prompts: Any = PROMPTS, **options: Any) -> interp.Activations:
         return interp.from_hidden_states(states, model, prompts, **{"attention_mask": mask, **options})
