@@ -183,7 +183,7 @@ def nnsight(model: interp.Model, encoded: list[Encoded]) -> dict[str, Arm]:
 
 def _scaling(quick: bool) -> float:
     """Seconds for four times as many prompts, over seconds for the prompts (median of rounds)."""
-    model, n = build(), 8 if quick else 64
+    model, n = build(), 8 if quick else 24
     few, many = prompts(n, 20, 200), [e for _ in range(4) for e in prompts(n, 20, 200)]
     arms = {
         "N": lambda: interp.capture(model, few, "resid_post", LAST),
