@@ -31,7 +31,8 @@ TARGETS = {
     "interp.capture": 1.03, "interp.capture, the first half of the layers": 0.53, "interp.capture of z": 1.03,
     "interp.capture, ablating at every writer": 1.06, "interp.class_means": 1.03,
 }  # fmt: skip
-FASTER = {"TransformerLens": 1.25, "nnsight": 1.08, "HF output_hidden_states, unsorted batches of 16": 1.7}
+_UNSORTED = "HF output_hidden_states, all logits, unsorted batches of 16"
+FASTER = {"TransformerLens": 1.25, "nnsight": 1.08, _UNSORTED: 1.7}
 """How many times our capture has to be faster."""
 
 Arm = Callable[[], Any]
@@ -44,6 +45,7 @@ def measure(quick: bool) -> dict[str, Any]:
     for name in subjects:
         for dtype in (torch.float32, torch.bfloat16):
             rows += _subject(name, dtype, quick)
+    rows += _as_they_come(subjects[0], torch.float32, quick)
     return {
         "rows": rows,
         "target": {**TARGETS, "time(4N)/time(N)": 4.1},
@@ -113,7 +115,14 @@ def _ours(model: interp.Model, encoded: list[Encoded]) -> dict[str, Arm]:
 
 
 def huggingface(model: interp.Model, encoded: list[Encoded]) -> dict[str, Arm]:
-    """`output_hidden_states`, on our batches and on unsorted ones."""
+    """`output_hidden_states` on our batches."""
+    return {"HF output_hidden_states": backbone(model, encoded, output_hidden_states=True)}
+
+
+def _as_they_come(name: str, dtype: torch.dtype, quick: bool) -> list[dict[str, Any]]:
+    """Ours against batches of 16 in the order of the prompts, of which there must be several."""
+    model = build(name, dtype)
+    encoded = prompts(32 if quick else 64, 20, 200)
     order = [encoded[i : i + 16] for i in range(0, len(encoded), 16)]
     padded = [(rows, *pad(rows, model.pad_id, left=False, device=model.device)[:2]) for rows in order]
 
@@ -124,10 +133,9 @@ def huggingface(model: interp.Model, encoded: list[Encoded]) -> dict[str, Arm]:
             for rows, ids, mask in padded
         ]
 
-    return {
-        "HF output_hidden_states": backbone(model, encoded, output_hidden_states=True),
-        "HF output_hidden_states, unsorted batches of 16": unsorted,
-    }
+    arms = {"interp.capture": lambda: interp.capture(model, encoded, "resid_post", LAST), _UNSORTED: unsorted}
+    kind = f"{name}, {str(dtype).removeprefix('torch.')}, {len(encoded)} prompts as they come (floor: ours)"
+    return [{**row, "subject": kind} for row in compare(arms, 2 if quick else 5, reference="interp.capture")]
 
 
 def _left(model: interp.Model, encoded: list[Encoded]) -> list[tuple[Tensor, Tensor]]:
