@@ -85,7 +85,9 @@ def _measure(folder: Path, n: int, rounds: int) -> dict[str, Any]:
 def fill(path: Path, values: torch.Tensor, n: int) -> None:
     """A store of `n` prompts, in batches of prompts that stand apart, as sorting by length leaves them."""
     shutil.rmtree(path, ignore_errors=True)
-    about = About((SiteFormat("resid_post", "BF16", WIDTH),), tuple(range(LAYERS)), POSITIONS, 16, {"name": "none"}, [])
+    about = About(
+        (SiteFormat("resid_post", "BF16", WIDTH),), tuple(range(LAYERS)), POSITIONS, 16, 16, {"name": "none"}, []
+    )
     window = writer.GATHER // (values[0].numel() // BATCH * LAYERS * 2)
     batches: list[tuple[int, ...]] = []
     for start in range(0, n, window):
