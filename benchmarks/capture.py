@@ -180,7 +180,7 @@ def nnsight(model: interp.Model, encoded: list[Encoded]) -> dict[str, Arm]:
         found: list[Any] = []
         for ids, mask in batches:
             with lm.trace({"input_ids": ids, "attention_mask": mask}):
-                kept = list().save()  # noqa: C408
+                kept = list().save()  # noqa: C408  (nnsight traces the call; a literal is no value of its trace)
                 for block in lm.model.layers:
                     kept.append(block.output[:, -5:].save())
             found.append(kept)

@@ -43,7 +43,7 @@ def main() -> None:
     run = _arm(chosen.arm, chosen.n)
     if run is not None:
         run()
-    print(json.dumps({"mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))  # noqa: T201
+    print(json.dumps({"mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))  # noqa: T201  (what the parent process reads)
 
 
 def _arm(name: str, n: int) -> Callable[[], Any] | None:

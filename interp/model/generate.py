@@ -132,8 +132,7 @@ def generate(
     draws = torch.rand(max_new_tokens, len(encoded), generator=source).T if temperature else None
     written: list[list[int]] = [[] for _ in encoded]
     ends = torch.tensor(model.chat.end_ids, device=model.device)
-    running = lambda: model._batch  # noqa: E731  # pyright: ignore[reportPrivateUsage]
-    session = Session(model.arch, flatten_edits(edits), running, model.backend)
+    session = Session(model.arch, flatten_edits(edits), model.current_batch, model.backend)
     batches = plan([len(e) + max_new_tokens for e in encoded], token_budget, batch_size)
     with session, progress_bar("generating", len(encoded), progress) as advance:
         for rows in batches:

@@ -25,22 +25,22 @@ BackendName = Literal["hooks", "transformer_lens", "nnsight"]
 
 
 class Backend(Protocol):
-    """Runs forward passes and shows the values at sites.
-
-    Attributes:
-        name: As given to `interp.load`.
-        packages: Distributions whose versions its numbers depend on.
-        read_only: (layer, site) that it can show, but where a change has no effect.
-    """
+    """Runs forward passes and shows the values at sites."""
 
     @property
-    def name(self) -> str: ...  # noqa: D102
+    def name(self) -> str:
+        """As given to `interp.load`."""
+        ...
 
     @property
-    def packages(self) -> tuple[str, ...]: ...  # noqa: D102
+    def packages(self) -> tuple[str, ...]:
+        """Distributions whose versions its numbers depend on."""
+        ...
 
     @property
-    def read_only(self) -> Collection[tuple[int, str]]: ...  # noqa: D102
+    def read_only(self) -> Collection[tuple[int, str]]:
+        """(layer, site) that it can show, but where a change has no effect."""
+        ...
 
     def attach(self, arch: Architecture, wanted: Collection[tuple[int, str]], visit: Visit) -> ExitStack:
         """Show the wanted (layer, site) to `visit` from now on; closing the stack ends it."""

@@ -199,7 +199,7 @@ class Model:
             EditError: On leaving, when the model ran and an edit met no token.
         """
         flat = flatten_edits(edits)
-        with Session(self.arch, flat, lambda: self._batch, self.backend) as session:
+        with Session(self.arch, flat, self.current_batch, self.backend) as session:
             self.standing.append(flat)
             try:
                 yield self
@@ -237,7 +237,7 @@ class Model:
         if len({site for (site, _), _ in reads}) < len(reads):
             raise SiteError("a site can be read once per run; join the layers and columns wanted")
         session = ReadSession(
-            self.arch, flatten_edits(edits), lambda: self._batch, self.backend, [request for request, _ in reads], stop
+            self.arch, flatten_edits(edits), self.current_batch, self.backend, [request for request, _ in reads], stop
         )
         for rows in map(list, plan([len(e) for e in encoded], token_budget) if batches is None else batches):
             items = [encoded[i] for i in rows]
@@ -380,8 +380,8 @@ class Model:
         finally:
             self._live.pop()
 
-    @property
-    def _batch(self) -> Batch | None:
+    def current_batch(self) -> Batch | None:
+        """What is being run just now, if this package runs it."""
         return self._live[-1] if self._live else None
 
     def _forward(self, ids: Tensor, items: Sequence[Encoded]) -> Tensor | None:

@@ -28,7 +28,7 @@ from interp.progress import progress_bar
 from interp.provenance import digest_json
 from interp.text.prompts import Prompt, PromptSet
 
-PARTS, JOB = ".parts", "job.json"
+PARTS, MOVED, JOB = ".parts", ".parts-moved", "job.json"
 FORMAT = "refusalkit/activations/1/ray"
 _ERROR = re.compile(r"[\w.]+(?:Error|Exception): ")
 
@@ -82,6 +82,7 @@ def capture_with_ray(
         **{k: v for k, v in settings.items() if k != "edits"},
     }  # fmt: skip
     with locked(out):
+        shutil.rmtree(out / MOVED, ignore_errors=True)  # left by a kill: all of it stands in the store
         if (out / MANIFEST).is_file() and _finished(out, job):
             return open_store(out)
         _begin(out, job, append)
@@ -148,14 +149,19 @@ def _said(error: BaseException) -> str:
 
 
 def _move(out: Path, n: int, job: Mapping[str, Any], append: bool) -> None:
-    """Put the parts' segments in place and list them; only then are the parts' folders removed."""
+    """Put the parts' segments in place and list them; only then are the parts' folders removed.
+
+    Killed in between, it does the same again: what is listed already is not listed twice, and the parts vanish at once.
+    """
     about, listed = read_manifest(out) if append and (out / MANIFEST).is_file() else (None, [])
-    first, found = len(listed), list(listed)
+    found, there = list(listed), {digest for _, digest in listed}
     for i in range(n):
         part = _part(out, i)
         own, ((folder, digest),) = read_manifest(part)
         about = _same(about, own, out)
-        target = out / f"seg-{first + i:04d}"
+        if digest in there:
+            continue
+        target = out / f"seg-{len(found):04d}"
         if (part / folder).is_dir():
             os.replace(part / folder, target)
         found.append((target.name, digest))
@@ -163,7 +169,8 @@ def _move(out: Path, n: int, job: Mapping[str, Any], append: bool) -> None:
     sync_folder(out)
     write_manifest(out, about, found)
     write_signed(out / JOB, {"format": FORMAT, "job": dict(job)})
-    shutil.rmtree(out / PARTS)
+    os.replace(out / PARTS, out / MOVED)
+    shutil.rmtree(out / MOVED)
 
 
 def _same(kept: About | None, own: About, out: Path) -> About:
