@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +47,7 @@ class Writer:
         self._pending: list[tuple[int, Mapping[str, Tensor]]] = []
         self._pending_bytes = 0
         self._written: list[int] = []
+        self._syncing: tuple[Future[None], list[int]] | None = None
         self._unsynced = 0
         self._synced_at = time.monotonic()
         if not self._intact():
@@ -73,16 +76,39 @@ class Writer:
             self._write()
         late = time.monotonic() - self._synced_at >= SYNC_SECONDS
         if late or self._unsynced + self._pending_bytes >= SYNC_BYTES:
-            self.sync()
+            self._write()
+            self._start_sync()
 
     def sync(self) -> None:
-        """Bring all that was added to the disk, and then write down that it is done."""
+        """Bring all that was added to the disk, and then write down that it is done.
+
+        Raises:
+            StoreError: When the disk is full or fails. Once it failed to sync, nothing more is said to be done: the
+                system tells of lost data once only.
+        """
         self._write()
-        if self._written:
-            sync_files([array.partial for array in (*self._arrays.values(), self._checksums)])
-            self._journal.add(self._written)
-            self._written, self._unsynced = [], 0
+        self._start_sync()
+        self._finish_sync()
+
+    def _start_sync(self) -> None:
+        """Begin to sync what is written. The model goes on meanwhile, and the next sync waits for this one."""
+        self._finish_sync()
         self._synced_at = time.monotonic()
+        if not self._written:
+            return
+        pool = ThreadPoolExecutor(1)
+        files = [array.partial for array in (*self._arrays.values(), self._checksums)]
+        self._syncing = pool.submit(sync_files, files), self._written
+        pool.shutdown(wait=False)
+        self._written, self._unsynced = [], 0
+
+    def _finish_sync(self) -> None:
+        if self._syncing is None:
+            return
+        synced, batches = self._syncing
+        synced.result()  # where it fails it stays here, so that every later call fails too
+        self._journal.add(batches)
+        self._syncing = None
 
     def seal(self) -> None:
         """Finish: all rows are there, so say so, and give the files their names."""
@@ -121,17 +147,18 @@ class Writer:
         owners = [i for number, _ in self._pending for i in self._plan.batches[number]]
         order = np.argsort(owners).tolist()
         ranges = runs(owners[i] for i in order)
-        sizes = np.diff(self._plan.rows)
-        ends = [np.cumsum(sizes[list(self._plan.batches[number])]) for number, _ in self._pending]
         sums = np.empty((len(self._arrays), len(owners)), dtype="<u8")
-        for place, ((site, layer), array) in enumerate(self._arrays.items()):
-            row_bytes, depth = array.n_bytes // array.shape[0], self._about.layers.index(layer)
-            pieces: list[memoryview] = []
-            for (_, values), rows in zip(self._pending, ends, strict=True):
-                view = values[site][depth].contiguous().reshape(-1).view(torch.uint8).numpy().data
-                bounds = [0, *(rows * row_bytes).tolist()]
-                pieces += [view[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
-            sums[place] = self._put(array, [pieces[i] for i in order], ranges)
+        # One thread writes while this one cuts and sums up the next layer: the system copies without Python's lock. It
+        # is one thread, so that files are written in order, and a layer ahead, so that no more than one waits.
+        with ThreadPoolExecutor(1) as pool:
+            before: Future[None] | None = None
+            for place, (array, pieces) in enumerate(self._gathered(order)):
+                sums[place] = [xxhash.xxh3_64_intdigest(piece) for piece in pieces]
+                if before is not None:
+                    before.result()
+                before = pool.submit(self._put, array, pieces, ranges)
+            if before is not None:
+                before.result()
         n = len(self._plan.prompts)
         with opened(self._checksums.partial, os.O_RDWR, sums.nbytes) as fd:
             for place in range(len(self._arrays)):
@@ -144,15 +171,36 @@ class Writer:
         self._unsynced += self._pending_bytes
         self._pending, self._pending_bytes = [], 0
 
-    def _put(self, array: Array, pieces: list[memoryview], ranges: list[tuple[int, int]]) -> NDArray[np.uint64]:
-        """Write the rows of prompts (ascending, as ranges) to their places; gives each prompt's checksum."""
+    def _gathered(self, order: list[int]) -> Iterator[tuple[Array, list[memoryview]]]:
+        """Each array with the bytes of every prompt that waits, prompts ascending; nothing is copied."""
+        sizes = np.diff(self._plan.rows)
+        ends = [np.cumsum(sizes[list(self._plan.batches[number])]) for number, _ in self._pending]
+        spans: dict[str, list[tuple[int, int, int]]] = {}
+        views: dict[str, list[NDArray[np.uint8]]] = {}
+        for (site, layer), array in self._arrays.items():
+            if site not in spans:
+                row_bytes = array.n_bytes // array.shape[0]
+                bounds = [[0, *(rows * row_bytes).tolist()] for rows in ends]
+                cuts = [(k, a, b) for k, of in enumerate(bounds) for a, b in pairwise(of)]
+                spans[site] = [cuts[i] for i in order]
+                views[site] = [_bytes(values[site]) for _, values in self._pending]
+            depth = self._about.layers.index(layer)
+            rows = [view[depth].data for view in views[site]]
+            yield array, [rows[k][a:b] for k, a, b in spans[site]]
+
+    def _put(self, array: Array, pieces: list[memoryview], ranges: list[tuple[int, int]]) -> None:
+        """Write the rows of prompts (ascending, as ranges) to their places."""
         row_bytes, at = array.n_bytes // array.shape[0], 0
         with opened(array.partial, os.O_RDWR, sum(map(len, pieces))) as fd:
             for a, b in ranges:
                 offset = len(array.header) + int(self._plan.rows[a]) * row_bytes
                 write_pieces(fd, pieces[at : at + b - a], offset)
                 at += b - a
-        return np.array([xxhash.xxh3_64_intdigest(piece) for piece in pieces], dtype=np.uint64)
+
+
+def _bytes(values: Tensor) -> NDArray[np.uint8]:
+    """What is stored of each layer: `[layer, bytes]`."""
+    return values.contiguous().flatten(1).view(torch.uint8).numpy()
 
 
 def finish(folder: Path, arrays: Sequence[Array]) -> None:
