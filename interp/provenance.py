@@ -11,6 +11,7 @@ import platform
 import re
 import time
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +50,16 @@ def cache_dir(*parts: str) -> Path:
 
 def versions(*more: str) -> dict[str, str]:
     """Versions of Python and of the packages that numbers depend on, `more` among them."""
-    found = {"python": platform.python_version()}
-    for package in (*_PACKAGES, *more):
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+    return {"python": platform.python_version(), **{package: _version(package) for package in (*_PACKAGES, *more)}}
+
+
+@cache
+def _version(package: str) -> str:
+    """A package's version, looked up once: parsing what is installed takes longer than capturing a prompt."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def write_json(path: Path, value: Any) -> None:

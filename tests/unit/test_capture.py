@@ -370,3 +370,9 @@ def test_a_run_gives_logits_and_reads() -> None:
 def test_an_activation_set_can_be_copied() -> None:
     acts = interp.capture(loaded(), PROMPTS)
     assert torch.equal(copy.deepcopy(acts).sel(), acts.sel())
+
+
+def test_what_is_installed_is_looked_up_once_and_not_at_every_capture(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = interp.capture(loaded(), PROMPTS[:1])
+    monkeypatch.setattr("importlib.metadata.version", lambda _: pytest.fail("it is looked up again"))
+    assert interp.capture(loaded(), PROMPTS[:1]).provenance == first.provenance
