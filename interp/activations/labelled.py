@@ -187,7 +187,7 @@ class Labelled(ABC):
 def no_layer(layer: int, layers: Sequence[int]) -> SiteError:
     """The error for a layer that was not captured."""
     text = f"layer {layer} was not captured; captured: {', '.join(map(str, layers))}"
-    if isinstance(layer, int) and layer < 0:
+    if str(layer).startswith("-"):
         text += " (how many layers the model has is not known here, so none can be counted from the last)"
     return SiteError(text)
 
