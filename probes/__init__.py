@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from probes.categories import CategoryDirections, category_directions
     from probes.causal import CausalCheck, causal_check
     from probes.causal_evidence import CausalEvidence
-    from probes.cliff import RefusalCliff, find_cliff, refusal_cliff
+    from probes.cliff import RefusalCliff, refusal_cliff
+    from probes.cliff_finding import find_cliff
+    from probes.decided import decisions
     from probes.directions import Angles, Cosines, Subspace, cosines, principal_angles, random_cosine, subspace
     from probes.estimators import (
         LinearProbe,
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
         fit_logistic,
         load_probe,
     )
-    from probes.evaluation import Evaluation, evaluate
+    from probes.evaluation import evaluate
+    from probes.evaluation_result import Evaluation
     from probes.guard.baselines import AnswerBaseline, LearningCurve, TextBaseline, learning_curve, own_refusals
     from probes.guard.guard import LatentGuard
     from probes.guard.metrics import paired_auroc
@@ -38,7 +41,7 @@ if TYPE_CHECKING:
     from probes.jailbroken import Jailbreaks, jailbreaks
     from probes.plateau import drops
     from probes.price import Price
-    from probes.prober import RefusalProber, decisions, refusal_prober
+    from probes.prober import RefusalProber, refusal_prober
     from probes.readout import Separation, separation
     from probes.refusal import RefusalDirection, refusal_direction
     from probes.selection import Selection, select_direction
@@ -63,7 +66,7 @@ _WHERE = {
     "Cosines": "probes.directions",
     "Dissociation": "probes.two_causal",
     "Domain": "probes.transfer",
-    "Evaluation": "probes.evaluation",
+    "Evaluation": "probes.evaluation_result",
     "GenerativeGuard": "probes.guard.others",
     "GuardReport": "probes.guard.report",
     "GuardScores": "probes.guard.scores",
@@ -100,12 +103,12 @@ _WHERE = {
     "category_directions": "probes.categories",
     "causal_check": "probes.causal",
     "cosines": "probes.directions",
-    "decisions": "probes.prober",
+    "decisions": "probes.decided",
     "dissociation": "probes.two_causal",
     "domain": "probes.transfer",
     "drops": "probes.plateau",
     "evaluate": "probes.evaluation",
-    "find_cliff": "probes.cliff",
+    "find_cliff": "probes.cliff_finding",
     "fit_logistic": "probes.estimators",
     "grouped_folds": "probes.splits",
     "grouped_split": "probes.splits",

@@ -14,7 +14,7 @@ from interp.stats_change import newcombe_paired
 from interp.text.prompts import HARMFUL, HARMLESS, PromptSet
 
 if TYPE_CHECKING:
-    from probes.evaluation import Arm, Evaluation
+    from probes.evaluation_result import Arm, Evaluation
     from probes.price import Price
 
 UNLABELLED = "unlabelled"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from interp.activations.labelled import Labelled
+from interp.activations.labelled import Labelled, no_layer
 from interp.errors import NonFiniteError, PositionError, PromptError, SiteError
 from interp.text.prompts import HARMFUL, Prompt
 from probes.learners import Flags, Floats, Learner
@@ -181,7 +181,7 @@ def places(
             raise SiteError(f"{site!r} was not captured; captured: {', '.join(acts.sites)}")
     for layer in chosen[1]:
         if layer not in acts.layers:
-            raise SiteError(f"layer {layer} was not captured; captured: {', '.join(map(str, acts.layers))}")
+            raise no_layer(layer, acts.layers)
     for position in chosen[2]:
         acts.column(position)
     if not all(chosen):
@@ -217,15 +217,18 @@ def binary_labels(labels: Sequence[Any] | NDArray[Any], n: int, positive: str | 
 
 
 def make_split(
-    prompts: Sequence[Prompt], y: Flags, groups: NDArray[Any], cv: int | None, test: float, seed: int
-) -> Split:
+    prompts: Sequence[Prompt], y: Flags, names: tuple[str, str], groups: NDArray[Any], cv: int | None, test: float,
+    seed: int,
+) -> Split:  # fmt: skip
     """The prompts' own split where it has train and test; else a new one by groups.
+
+    `names` are those of the classes, positive and negative, for the messages.
 
     Raises:
         PromptError: When a group straddles the prompts' own split, a class is missing from a part, or has too few
             groups.
     """
-    own = np.array([p.split or "" for p in prompts])
+    own, classes = np.array([p.split or "" for p in prompts]), np.where(y, *names)
     if {"train", "test"} <= set(own.tolist()):
         if bare := int((own == "").sum()):
             raise PromptError(
@@ -234,7 +237,7 @@ def make_split(
         _whole(own, groups)
         part, how = own, "the prompts' own split"
     else:
-        part = grouped_split(y, groups, 1 - test, 0, test, seed)
+        part = grouped_split(classes, groups, 1 - test, 0, test, seed)
         how = f"a grouped split (seed {seed})"
     dev, held = np.flatnonzero(np.isin(part, ("train", "val"))), np.flatnonzero(part == "test")
     for name, rows in (("to learn from", dev), ("to test on", held)):
@@ -247,7 +250,7 @@ def make_split(
                 raise PromptError(f"the {name} prompts are all of one class: add some, or give cv= to make folds")
         return Split(dev, held, ((fit, choose),), f"{how}: chosen on val")
     k = DEFAULT_FOLDS if cv is None else cv
-    return Split(dev, held, grouped_folds(y[dev], groups[dev], k, seed), f"{how}: chosen by {k} grouped folds")
+    return Split(dev, held, grouped_folds(classes[dev], groups[dev], k, seed), f"{how}: chosen by {k} grouped folds")
 
 
 def _whole(part: NDArray[Any], groups: NDArray[Any]) -> None:

@@ -216,7 +216,7 @@ def sweep(
     owners = np.asarray(acts.groups if groups is None else groups)
     if len(owners) != len(acts):
         raise PromptError(f"{len(owners)} groups were given for {len(acts)} rows: give one for each")
-    split = make_split(list(acts.prompts), y, owners, cv, test, seed)
+    split = make_split(list(acts.prompts), y, (name, other), owners, cv, test, seed)
     _can_tell(y[split.test], owners[split.test], alpha, n_permutations)
     task = make_task(y, owners, split, n_shuffles, n_random, seed)
     fits = learner(probe, C, seed)

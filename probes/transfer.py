@@ -197,7 +197,7 @@ def _parts(domains: Mapping[str, Domain], share: float, seed: int) -> dict[str, 
     open_ = {name: d for name, d in domains.items() if not len(d.part)}
     found = {name: d.part for name, d in domains.items() if len(d.part)}
     if open_:
-        y = np.concatenate([d.y for d in open_.values()])
+        y = _classes(np.concatenate([d.y for d in open_.values()]))
         groups = np.concatenate([d.groups.astype(str) for d in open_.values()])
         shared = grouped_split(y, groups, 1 - share, 0, share, seed)
         for (name, _), part in zip(
@@ -211,13 +211,18 @@ def _parts(domains: Mapping[str, Domain], share: float, seed: int) -> dict[str, 
     return found
 
 
+def _classes(y: Flags) -> NDArray[np.str_]:
+    """Names for messages; what the labels were called may differ from domain to domain."""
+    return np.where(y, "positive", "negative")
+
+
 def _fit(fits: Learner, name: str, source: Domain, keep: Flags, cv: int, seed: int) -> Any:
     x, y = source.x[keep], source.y[keep]
     if not len(y) or y.all() or not y.any():
         raise PromptError(f"{name!r} has no training prompts of one class, outside the groups that are tested on")
     strength = fits.grid[0]
     if len(fits.grid) > 1:
-        folds = grouped_folds(y, source.groups[keep], cv, seed)
+        folds = grouped_folds(_classes(y), source.groups[keep], cv, seed)
         per_fold = [aurocs(fits.scores(x[a], y[a][None], fits.grid, x[b])[0], y[b]) for a, b in folds]
         strength = fits.grid[int(np.argmax(np.round(np.mean(per_fold, axis=0), 9)))]
     return fits.estimator(strength).fit(x, y)

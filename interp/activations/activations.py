@@ -60,7 +60,7 @@ class Activations(Labelled):
 
         Args:
             site: May be left out when one site was captured.
-            layer: 0-based layer.
+            layer: 0-based layer, as in `layers`; none is counted from the last, which may not have been captured.
             position: Position name.
 
         Returns:

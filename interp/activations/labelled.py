@@ -141,7 +141,7 @@ class Labelled(ABC):
 
     def _layer(self, layer: int) -> int:
         if layer not in self.layers:
-            raise SiteError(f"layer {layer} was not captured; captured: {self.layers}")
+            raise no_layer(layer, self.layers)
         return self.layers.index(layer)
 
     def column(self, position: str | int) -> int:
@@ -182,6 +182,14 @@ class Labelled(ABC):
         if not -n <= prompt < n:
             raise PromptError(f"there is no prompt {prompt}: there are {n}")
         return int(self.offsets[prompt % n]), int(self.offsets[prompt % n + 1])
+
+
+def no_layer(layer: int, layers: Sequence[int]) -> SiteError:
+    """The error for a layer that was not captured."""
+    text = f"layer {layer} was not captured; captured: {', '.join(map(str, layers))}"
+    if str(layer).startswith("-"):
+        text += " (how many layers the model has is not known here, so none can be counted from the last)"
+    return SiteError(text)
 
 
 def is_ragged(positions: Sequence[str]) -> bool:

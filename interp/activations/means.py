@@ -54,7 +54,7 @@ def class_means(
     model: Model,
     prompts: Sequence[PromptLike] | Sequence[Encoded],
     labels: ArrayLike | None = None,
-    site: str = "resid_pre",
+    site: str = "resid_post",
     positions: str | int | Sequence[str | int] = "post_inst",
     layers: Sequence[int] | None = None,
     *,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -350,10 +350,6 @@ class ChatFormat:
     def status(self, raw: str) -> ThoughtStatus:
         """Whether what a model wrote holds a whole thought, an empty one, an unfinished one, or none."""
         return thought_status(raw, self.markers, self._opens_thought)
-
-    def without_thinking(self) -> ChatFormat | None:
-        """The same format with thinking switched off, or `None` where the template has no switch."""
-        return replace(self, thinking=False) if self.switch is not None else None
 
     def provenance(self) -> dict[str, Any]:
         """What decides how a prompt is rendered."""

@@ -17,7 +17,8 @@ _TOKENS = 90
 def heads(progress: bool) -> Rows:
     """Ranked on training prompts, counted on validation prompts, measured on 200 + 200 held-out ones."""
     from probes.answers import behaviour
-    from probes.suppression import controls, suppression_heads
+    from probes.suppression import suppression_heads
+    from probes.without_heads import controls
 
     model = interp.load("organism:cliff").with_format(thinking=True)
     prompts = interp.prompts("organism")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from interp.errors import RefusalkitError
+from refusalkit.cli import options as opt
 from refusalkit.cli.quiet import hush
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ _SPAN = re.compile(r"(-?\d+)(?:-(\d+))?")
 
 
 def capture(
-    model: Annotated[str, typer.Argument(help="A Hub id, a folder, or organism[:VARIANT].", metavar="MODEL")],
+    model: opt.ModelName,
     out: Annotated[Path, typer.Option(help="Folder of the store; made, resumed, or added to.", file_okay=False)],
     prompts: Annotated[
         str, typer.Option(help="A file, headlines, organism, xstest (docs/prompt-sets), a Hub dataset.")
@@ -35,16 +36,16 @@ def capture(
     cpus_per_worker: Annotated[float, typer.Option(help="CPUs that a Ray actor takes.", min=0)] = 0.5,
     gpus_per_worker: Annotated[float, typer.Option(help="GPUs that a Ray actor takes.", min=0)] = 0.0,
     token_budget: Annotated[int, typer.Option(help="Padded tokens per batch.", min=1)] = 2048,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps ...")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 ...")] = "auto",
-    device_map: Annotated[str | None, typer.Option(help="Passed to transformers, e.g. auto.")] = None,
-    revision: Annotated[str | None, typer.Option(help="Hub revision.")] = None,
+    device: opt.Device = None,
+    dtype: opt.Dtype = "auto",
+    device_map: opt.DeviceMap = None,
+    revision: opt.Revision = None,
     attn_implementation: Annotated[str | None, typer.Option(help="eager for the pattern.")] = None,
-    chat_template: Annotated[Path | None, typer.Option(help="Jinja file in place of the model's template.")] = None,
-    system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
-    thinking: Annotated[bool | None, typer.Option(help="Thinking mode, where the template has one.")] = None,
-    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run the checkpoint's code.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+    chat_template: opt.ChatTemplate = None,
+    system: opt.System = None,
+    thinking: opt.Thinking = None,
+    trust_remote_code: opt.Trust = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Capture activations of a model onto disk; the same command resumes what was cut short."""
     chosen = parse_layers(layers)
@@ -81,7 +82,7 @@ def store(
     site: Annotated[str | None, typer.Option(help="Site to export; may be left out where there is one.")] = None,
     layers: Annotated[str | None, typer.Option(help="Layers to export: 3,5-8; all by default.")] = None,
     positions: Annotated[str | None, typer.Option(help="Positions to export, with commas; all by default.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Describe a store; check it, or export a slice of it."""
     if export is not None and export.suffix not in (".npz", ".parquet"):

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from refusalkit.cli import activations, cliff, evaluate, guard, heads, probe, serve
+from refusalkit.cli import options as opt
 from refusalkit.cli.quiet import hush
 
 app = typer.Typer(
@@ -32,13 +33,10 @@ app.command("eval")(evaluate.evaluate)
 app.command()(cliff.cliff)
 app.command()(heads.heads)
 
-MAX_SEED = 2**31 - 1
-ModelName = Annotated[str, typer.Argument(help="A Hub id, a folder, or organism[:VARIANT].", metavar="MODEL")]
-
 
 @app.command()
 def audit(
-    model: ModelName,
+    model: opt.ModelName,
     out: Annotated[Path, typer.Option(help="Folder for the report.", file_okay=False)],
     harmful: Annotated[str | None, typer.Option(help="Harmful prompts: a file, advbench, a Hub dataset ...")] = None,
     harmless: Annotated[str | None, typer.Option(help="Harmless prompts, likewise.")] = None,
@@ -49,15 +47,15 @@ def audit(
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer in tokens.", min=1)] = 64,
     n_random: Annotated[int, typer.Option(help="Random directions as control.", min=8)] = 8,
     max_kl: Annotated[float, typer.Option(help="Most KL on harmless prompts for a candidate.", min=0)] = 0.1,
-    seed: Annotated[int, typer.Option(help="For splits, draws and random directions.", min=0, max=MAX_SEED)] = 0,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps ...")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 ...")] = "auto",
-    device_map: Annotated[str | None, typer.Option(help="Passed to transformers, e.g. auto.")] = None,
-    revision: Annotated[str | None, typer.Option(help="Hub revision.")] = None,
-    chat_template: Annotated[Path | None, typer.Option(help="Jinja file in place of the model's template.")] = None,
-    system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
-    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run the checkpoint's code.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+    seed: Annotated[int, typer.Option(help="For splits, draws and random directions.", min=0, max=opt.MAX_SEED)] = 0,
+    device: opt.Device = None,
+    dtype: opt.Dtype = "auto",
+    device_map: opt.DeviceMap = None,
+    revision: opt.Revision = None,
+    chat_template: opt.ChatTemplate = None,
+    system: opt.System = None,
+    trust_remote_code: opt.Trust = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Audit a model: does it refuse, where does refusal live, and what happens without it?"""
     hush(quiet)
@@ -85,11 +83,11 @@ def audit(
 @organism.command("train")
 def organism_train(
     out: Annotated[Path, typer.Option(help="Folder; a finished stage found there is not done again.", file_okay=False)],
-    seed: Annotated[int, typer.Option(help="Seed.", min=0, max=MAX_SEED)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed.", min=0, max=opt.MAX_SEED)] = 0,
     arch: Annotated[str, typer.Option(help="llama or qwen3.")] = "llama",
     variant: Annotated[list[str] | None, typer.Option(help="Only these variants (repeatable).")] = None,
     scale: Annotated[float, typer.Option(help="Share of the training steps, for trying out.", min=1e-4, max=100)] = 1.0,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Train the whole family from nothing (about half an hour on one core)."""
     hush(quiet)
@@ -115,7 +113,7 @@ def organism_card(
     n: Annotated[int, typer.Option(help="Prompts per cell.", min=20)] = 200,
     out: Annotated[Path, typer.Option(help="Where to write the figures.")] = Path("truth.json"),
     folder: Annotated[Path | None, typer.Option(help="A family trained here, in place of the shipped one.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Measure the organism: planted truth and behaviour with intervals, written to truth.json."""
     hush(quiet)
@@ -127,7 +125,7 @@ def organism_card(
 
 @app.command()
 def accept(
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Print the acceptance figures of every issue as one table; exit with 1 when one fails."""
     hush(quiet)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from interp.errors import RefusalkitError
+from refusalkit.cli import options as opt
 from refusalkit.cli.quiet import hush
 
 if TYPE_CHECKING:
@@ -16,11 +17,10 @@ if TYPE_CHECKING:
     from probes.cliff import RefusalCliff
 
 SCHEMA = "refusalkit/cliff/1"
-MAX_SEED = 2**31 - 1
 
 
 def cliff(
-    model: Annotated[str, typer.Argument(help="A Hub id, a folder, or organism[:VARIANT].", metavar="MODEL")],
+    model: opt.ModelName,
     out: Annotated[Path, typer.Option(help="Folder for figures, tables and rollouts.", file_okay=False)],
     traces: Annotated[
         Path | None, typer.Option(help="Your own traces: jsonl of prompt, thinking, answer, label.", dir_okay=False)
@@ -39,15 +39,15 @@ def cliff(
     plateau: Annotated[str, typer.Option(help="mean, max or quantile of the last part of the thought.")] = "mean",
     window: Annotated[float, typer.Option(help="That part, as a share of the thought.", min=0.01, max=1)] = 0.25,
     pages: Annotated[int, typer.Option(help="Traces to write as pages, per class.", min=0)] = 3,
-    seed: Annotated[int, typer.Option(help="For splits, draws and controls.", min=0, max=MAX_SEED)] = 0,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps ...")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 ...")] = "auto",
-    device_map: Annotated[str | None, typer.Option(help="Passed to transformers, e.g. auto.")] = None,
-    revision: Annotated[str | None, typer.Option(help="Hub revision.")] = None,
-    chat_template: Annotated[Path | None, typer.Option(help="Jinja file in place of the model's template.")] = None,
-    system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
-    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run the checkpoint's code.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+    seed: Annotated[int, typer.Option(help="For splits, draws and controls.", min=0, max=opt.MAX_SEED)] = 0,
+    device: opt.Device = None,
+    dtype: opt.Dtype = "auto",
+    device_map: opt.DeviceMap = None,
+    revision: opt.Revision = None,
+    chat_template: opt.ChatTemplate = None,
+    system: opt.System = None,
+    trust_remote_code: opt.Trust = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Does the decision to refuse hold along the thought, and fall off at its end?"""
     if traces is not None and prompts is not None:

@@ -7,11 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
+from refusalkit.cli import options as opt
 from refusalkit.cli.quiet import hush
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A Hub id, a folder, or organism[:VARIANT].", metavar="MODEL")],
+    model: opt.ModelName,
     prompts: Annotated[
         list[str],
         typer.Option(
@@ -37,18 +38,18 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(help="Most prompts of a label of a set, drawn.", min=1)] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer in tokens.", min=1)] = 64,
     n_random: Annotated[int, typer.Option(help="Random controls.", min=0)] = 3,
-    seed: Annotated[int, typer.Option(help="For draws, controls and intervals.", min=0, max=2**31 - 1)] = 0,
+    seed: Annotated[int, typer.Option(help="For draws, controls and intervals.", min=0, max=opt.MAX_SEED)] = 0,
     save_answers: Annotated[bool, typer.Option("--save-answers", help="Keep every answer in answers.jsonl.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the evaluation that is there.")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps ...")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 ...")] = "auto",
-    device_map: Annotated[str | None, typer.Option(help="Passed to transformers, e.g. auto.")] = None,
-    revision: Annotated[str | None, typer.Option(help="Hub revision.")] = None,
-    chat_template: Annotated[Path | None, typer.Option(help="Jinja file in place of the model's template.")] = None,
-    system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
-    thinking: Annotated[bool | None, typer.Option(help="Thinking mode, where the template has one.")] = None,
-    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run the checkpoint's code.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+    device: opt.Device = None,
+    dtype: opt.Dtype = "auto",
+    device_map: opt.DeviceMap = None,
+    revision: opt.Revision = None,
+    chat_template: opt.ChatTemplate = None,
+    system: opt.System = None,
+    thinking: opt.Thinking = None,
+    trust_remote_code: opt.Trust = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Evaluate a model on prompt sets: as it is, with a vector or an edit, or behind a guard."""
     hush(quiet)

@@ -3,35 +3,29 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from interp.errors import RefusalkitError
+from refusalkit.cli import options as opt
 from refusalkit.cli.activations import parse_layers, parse_names, parse_positions
+from refusalkit.cli.guard_report import describe, figure, write_evaluation
 from refusalkit.cli.quiet import hush
 
 if TYPE_CHECKING:
     from interp.model.model import Model
     from interp.text.prompts import PromptSet
-    from probes import GuardReport, LatentGuard
+    from probes import LatentGuard
 
 GuardFile = Annotated[Path, typer.Argument(help="A guard, as `refusalkit guard fit` writes it.", metavar="GUARD")]
 Harmful = Annotated[str | None, typer.Option(help="Harmful prompts: txt, csv, tsv, jsonl, or a Hub dataset.")]
 Harmless = Annotated[str | None, typer.Option(help="Harmless prompts, likewise.")]
 StoreFolder = Annotated[Path | None, typer.Option(help="A store of `refusalkit capture`, in place of prompts.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps ...")]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 ...")]
-Template = Annotated[Path | None, typer.Option(help="Jinja file in place of the model's template.")]
-System = Annotated[str | None, typer.Option(help="System prompt.")]
-Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Run the checkpoint's code.")]
 Other = Annotated[
     bool, typer.Option("--allow-other-model", help="Score with a model that the guard was not fitted on.")
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 
 
 def fit(
@@ -50,18 +44,27 @@ def fit(
     target_fpr: Annotated[float, typer.Option(help="Share of harmless prompts that may be flagged.")] = 0.05,
     calibration: Annotated[str, typer.Option(help="platt or isotonic.")] = "platt",
     abstain: Annotated[str | None, typer.Option(help="Probabilities to decide nothing between: 0.3,0.7.")] = None,
-    seed: Annotated[int, typer.Option(help="For the folds.", min=0, max=2**31 - 1)] = 0,
-    device: Device = None,
-    dtype: Dtype = "auto",
-    chat_template: Template = None,
-    system: System = None,
-    trust_remote_code: Trust = False,
-    quiet: Quiet = False,
+    stream: Annotated[
+        str | None,
+        typer.Option(help="Labelled prompts that are answered: fit a rule for generated tokens on the answers."),
+    ] = None,
+    consecutive: Annotated[
+        int, typer.Option(help="With --stream: tokens in a row above the threshold that stop an answer.", min=1)
+    ] = 3,
+    max_new_tokens: Annotated[int, typer.Option(help="With --stream: longest answer.", min=1)] = 64,
+    seed: Annotated[int, typer.Option(help="For the folds.", min=0, max=opt.MAX_SEED)] = 0,
+    device: opt.Device = None,
+    dtype: opt.Dtype = "auto",
+    chat_template: opt.ChatTemplate = None,
+    system: opt.System = None,
+    trust_remote_code: opt.Trust = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Fit a guard on labelled prompts, or on a store that was captured before; 20 prompts a side are enough."""
     band, chosen = _band(abstain), parse_layers(layers)
     where = parse_positions(positions)
     hush(quiet)
+    import interp
     from probes import LatentGuard
 
     options: dict[str, Any] = {
@@ -71,15 +74,20 @@ def fit(
     if store is not None:
         if model or prompts or harmful or harmless:
             raise RefusalkitError("a store holds the prompts and their model: give --store alone, or MODEL and prompts")
-        import interp
-
+        if stream is not None:
+            raise RefusalkitError("--stream lets the model answer: give MODEL and prompts in place of --store")
         guard = LatentGuard.from_activations(interp.open_store(store), **options)
     else:
         if model is None:
             raise RefusalkitError("say which MODEL is to be guarded, or give --store")
         given = _prompts(prompts, harmful, harmless)
+        answered = None if stream is None else interp.prompts(stream)
         loaded = _load(model, device, dtype, chat_template, system, trust_remote_code)
         guard = LatentGuard.fit(loaded, given, **options, progress=not quiet)
+        if answered is not None:
+            guard = guard.fit_stream(
+                answered, consecutive=consecutive, max_new_tokens=max_new_tokens, target_fpr=target_fpr, seed=seed
+            )
     guard.save(out)
     for line in describe(guard):
         typer.echo(line)
@@ -96,12 +104,12 @@ def score(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="FILE.csv or FILE.json; by default, JSON lines are printed.")] = None,
     allow_other_model: Other = False,
-    device: Device = None,
-    dtype: Dtype = "auto",
-    chat_template: Template = None,
-    system: System = None,
-    trust_remote_code: Trust = False,
-    quiet: Quiet = False,
+    device: opt.Device = None,
+    dtype: opt.Dtype = "auto",
+    chat_template: opt.ChatTemplate = None,
+    system: opt.System = None,
+    trust_remote_code: opt.Trust = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Score prompts, or a store, with a guard."""
     if sum(source is not None for source in (prompts, text or None, store)) != 1:
@@ -158,14 +166,14 @@ def evaluate(
         str | None, typer.Option(help="The model, when it is not found under the guard's own name.")
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer, with --answers.", min=1)] = 64,
-    seed: Annotated[int, typer.Option(help="For the bootstrap.", min=0, max=2**31 - 1)] = 0,
+    seed: Annotated[int, typer.Option(help="For the bootstrap.", min=0, max=opt.MAX_SEED)] = 0,
     allow_other_model: Other = False,
-    device: Device = None,
-    dtype: Dtype = "auto",
-    chat_template: Template = None,
-    system: System = None,
-    trust_remote_code: Trust = False,
-    quiet: Quiet = False,
+    device: opt.Device = None,
+    dtype: opt.Dtype = "auto",
+    chat_template: opt.ChatTemplate = None,
+    system: opt.System = None,
+    trust_remote_code: opt.Trust = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Measure a guard on labelled prompts beside its baselines, with intervals, ROC and reliability."""
     hush(quiet)
@@ -201,76 +209,10 @@ def evaluate(
     for name in report.scored:
         row = report.row(name)
         typer.echo(
-            f"{name}: AUROC {_figure(row, 'auroc')}, flags {_figure(row, 'flagged_harmful')} of harmful and "
-            f"{_figure(row, 'flagged_harmless')} of harmless prompts"
+            f"{name}: AUROC {figure(row, 'auroc')}, flags {figure(row, 'flagged_harmful')} of harmful and "
+            f"{figure(row, 'flagged_harmless')} of harmless prompts"
         )
     typer.echo(f"report: {out / 'eval.html'}")
-
-
-def describe(guard: LatentGuard) -> list[str]:
-    """What was fitted, in sentences."""
-    about, point = guard.provenance["guard"], guard.operating_point
-    low, high = point.interval
-    lines = [
-        f"{guard.rule.kind} rule on {guard.site} at layers {', '.join(map(str, guard.layers))}, "
-        f"{'+'.join(guard.positions)}; {about['harmful']} harmful and {about['harmless']} harmless prompts",
-        f"{about['held_out']} on {about['calibrated_on']}: threshold {point.threshold:.4g} (a probability of "
-        f"{float(guard.calibration(point.threshold)):.3f}), expected false-positive rate {point.expected:.3f} "
-        f"[{low:.3f}, {high:.3f}], wanted {point.target:g}",
-    ]
-    if guard.categories:
-        lines.append(f"categories: {', '.join(guard.categories)}")
-    if about["categories_left_out"]:
-        lines.append(f"left out: {'; '.join(f'{k} ({v})' for k, v in about['categories_left_out'].items())}")
-    return lines
-
-
-def write_evaluation(guard: LatentGuard, report: GuardReport, out: Path) -> None:
-    """`eval.csv`, `eval.json` and `eval.html`."""
-    from interp.provenance import write_json
-    from refusalkit.page import Panel, render_page
-
-    out.mkdir(parents=True, exist_ok=True)
-    table = report.to_frame()
-    table.to_csv(out / "eval.csv", index=False)
-    rows = [{str(k): _finite(v) for k, v in row.items()} for row in table.to_dict("records")]
-    write_json(out / "eval.json", {"rows": rows, "reliability": report.reliability().to_dict("records"),
-                                   "provenance": dict(report.provenance)})  # fmt: skip
-    shown = [
-        {"set": str(r["set"]), "detector": str(r["detector"]), "n": str(r["n"]),
-         **{label: _figure(r, key) for key, label in _COLUMNS.items()}}
-        for r in table.to_dict("records")
-    ]  # fmt: skip
-    seen = {name: n for name, n in report.seen.items() if n}
-    lead = [*describe(guard), "Intervals are 95 %: bootstrap over groups, Wilson for rates."]
-    lead += [f"{n} prompts of {name} are of groups that the guard was fitted on: its figures flatter it" for name, n in
-             seen.items()]  # fmt: skip
-    two = any(s.labels.any() and not s.labels.all() for s in report.scored.values())
-    panels = [
-        Panel("Against the baselines", "Each at its own threshold.", report.plot_flags(), shown),
-        *([Panel("ROC", "", report.plot())] if two else []),
-        Panel("Reliability", "Observed share of harm where the guard says so much.", report.plot_reliability()),
-        Panel("Held-out scores", "What calibration and threshold were set on.", guard.plot()),
-    ]
-    page = render_page("refusalkit guard", f"Latent guard of {_name(guard)}", lead, panels)
-    (out / "eval.html").write_text(page, encoding="utf-8")
-
-
-_COLUMNS = {
-    "auroc": "AUROC", "auprc": "AUPRC", "recall_1": "recall at 1 %", "recall_5": "recall at 5 %",
-    "flagged_harmful": "harmful flagged", "flagged_harmless": "harmless flagged", "ece": "ECE", "gain": "guard's gain",
-}  # fmt: skip
-
-
-def _figure(row: Mapping[str, Any], key: str) -> str:
-    value = row.get(key)
-    if value is None or not math.isfinite(value):
-        return "–"
-    return f"{value:.3f} [{row[f'{key}_low']:.3f}, {row[f'{key}_high']:.3f}]"
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _band(text: str | None) -> tuple[float, float] | None:
@@ -293,10 +235,6 @@ def _prompts(prompts: str | None, harmful: str | None, harmless: str | None) -> 
     if prompts is None and harmful and harmless:
         return load_pair(harmful, harmless)
     raise RefusalkitError("give labelled prompts with --prompts, or --harmful and --harmless together")
-
-
-def _name(guard: LatentGuard) -> str:
-    return str((guard.provenance.get("model") or {}).get("name") or "an unknown model")
 
 
 def _own_model(guard: LatentGuard, name: str | None, *options: Any) -> Model:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from interp.errors import RefusalkitError
+from refusalkit.cli import options as opt
 from refusalkit.cli.activations import parse_names
 from refusalkit.cli.quiet import hush
 
@@ -20,7 +21,7 @@ _LEAST = 20
 
 
 def heads(
-    model: Annotated[str, typer.Argument(help="A Hub id, a folder, or organism[:VARIANT].", metavar="MODEL")],
+    model: opt.ModelName,
     out: Annotated[Path, typer.Option(help="Folder for tables and figures.", file_okay=False)],
     harmful: Annotated[str | None, typer.Option(help="Harmful prompts: txt, csv, jsonl, or a Hub dataset.")] = None,
     harmless: Annotated[str | None, typer.Option(help="Harmless prompts, likewise.")] = None,
@@ -35,17 +36,17 @@ def heads(
     n_draws: Annotated[int, typer.Option(help="Draws of random heads per size.", min=20)] = 20,
     n_control: Annotated[int, typer.Option(help="Harmful prompts per draw.", min=4)] = 32,
     max_new_tokens: Annotated[int, typer.Option(help="Longest reply, thought included.", min=1)] = 256,
-    seed: Annotated[int, typer.Option(help="For splits and draws.", min=0, max=2**31 - 1)] = 0,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps ...")] = None,
+    seed: Annotated[int, typer.Option(help="For splits and draws.", min=0, max=opt.MAX_SEED)] = 0,
+    device: opt.Device = None,
     dtype: Annotated[str, typer.Option(help="float32 unless you mean otherwise: bfloat16 hides small effects.")] = (
         "float32"
     ),
-    device_map: Annotated[str | None, typer.Option(help="Passed to transformers, e.g. auto.")] = None,
-    revision: Annotated[str | None, typer.Option(help="Hub revision.")] = None,
-    chat_template: Annotated[Path | None, typer.Option(help="Jinja file in place of the model's template.")] = None,
-    system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
-    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run the checkpoint's code.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+    device_map: opt.DeviceMap = None,
+    revision: opt.Revision = None,
+    chat_template: opt.ChatTemplate = None,
+    system: opt.System = None,
+    trust_remote_code: opt.Trust = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Find the attention heads that hold refusal down, and switch them off."""
     chosen = parse_sizes(sizes)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from interp.errors import PromptError, RefusalkitError, StoreError
+from refusalkit.cli import options as opt
 from refusalkit.cli.activations import parse_layers, parse_names, parse_positions
 from refusalkit.cli.quiet import hush
 
@@ -40,15 +41,15 @@ def probe(
     positive: Annotated[str | None, typer.Option(help="Label of the class to read; harmful by default.")] = None,
     cv: Annotated[int | None, typer.Option(help="Folds to choose by; the prompts' val split, or 5.", min=2)] = None,
     alpha: Annotated[float, typer.Option(help="Probability of a find where there is none.")] = 0.01,
-    seed: Annotated[int, typer.Option(help="For split, permutations and bootstrap.", min=0, max=2**31 - 1)] = 0,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps ...")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 ...")] = "auto",
-    device_map: Annotated[str | None, typer.Option(help="Passed to transformers, e.g. auto.")] = None,
-    revision: Annotated[str | None, typer.Option(help="Hub revision.")] = None,
-    chat_template: Annotated[Path | None, typer.Option(help="Jinja file in place of the model's template.")] = None,
-    system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
-    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run the checkpoint's code.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+    seed: Annotated[int, typer.Option(help="For split, permutations and bootstrap.", min=0, max=opt.MAX_SEED)] = 0,
+    device: opt.Device = None,
+    dtype: opt.Dtype = "auto",
+    device_map: opt.DeviceMap = None,
+    revision: opt.Revision = None,
+    chat_template: opt.ChatTemplate = None,
+    system: opt.System = None,
+    trust_remote_code: opt.Trust = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Sweep a probe over layers and positions, with its controls; write table, best probe and figure."""
     chosen, names = parse_layers(layers), None if positions is None else parse_positions(positions)

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from interp.errors import RefusalkitError
+from refusalkit.cli import options as opt
 from refusalkit.cli.quiet import hush
 
 
@@ -33,13 +34,13 @@ def serve(
     allow_other_model: Annotated[
         bool, typer.Option("--allow-other-model", help="Take a model other than the guard's, a fine-tune say.")
     ] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps ...")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 ...")] = "auto",
-    device_map: Annotated[str | None, typer.Option(help="Passed to transformers, e.g. auto.")] = None,
-    revision: Annotated[str | None, typer.Option(help="Hub revision.")] = None,
-    chat_template: Annotated[Path | None, typer.Option(help="Jinja file in place of the model's template.")] = None,
+    device: opt.Device = None,
+    dtype: opt.Dtype = "auto",
+    device_map: opt.DeviceMap = None,
+    revision: opt.Revision = None,
+    chat_template: opt.ChatTemplate = None,
     system: Annotated[str | None, typer.Option(help="System prompt; that of the fit by default.")] = None,
-    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run the checkpoint's code.")] = False,
+    trust_remote_code: opt.Trust = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Log errors only.")] = False,
 ) -> None:
     """Serve a guard over HTTP, shaped as OpenAI's moderations endpoint. It has no TLS and no authentication."""

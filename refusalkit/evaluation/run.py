@@ -18,7 +18,8 @@ from interp.model.model import Model
 from interp.provenance import write_json
 from interp.text.prompts import PromptSet
 from probes.answers import Behaviour
-from probes.evaluation import Evaluation, evaluate
+from probes.evaluation import evaluate
+from probes.evaluation_result import Evaluation
 from refusalkit.evaluation.edit_spec import parse_edit
 from refusalkit.evaluation.sentences import LIMITS, sentences
 

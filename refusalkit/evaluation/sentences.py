@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from interp.stats import Rate
 from interp.text.prompts import HARMFUL, HARMLESS
-from probes.evaluation import Evaluation
+from probes.evaluation_result import Evaluation
 from probes.evaluation_table import ALL, ALL_SETS, UNLABELLED, Cell
 
 LIMITS = (

@@ -48,6 +48,20 @@ def test_the_command_fits_what_the_method_does(fitted: Path, labelled: Path) -> 
     assert np.array_equal(guard.rule.weight, again.rule.weight) and guard.operating_point == again.operating_point
 
 
+def test_a_rule_for_generated_tokens_is_the_one_that_the_method_fits(labelled: Path, tmp_path: Path) -> None:
+    out, few = tmp_path / "guard.safetensors", {"consecutive": 2, "max_new_tokens": 10}
+    asked = ("--stream", labelled, "--consecutive", 2, "--max-new-tokens", 10)
+    done = refusalkit("guard", "fit", MODEL, "--prompts", labelled, *asked, "--out", out, "--quiet")
+    assert done.code == 0, done.err
+    assert "generated tokens: logistic rule" in done.out and "stops after 2 tokens in a row" in done.out
+    prompts = interp.prompts(labelled)
+    again = LatentGuard.fit(interp.load(MODEL), prompts).fit_stream(prompts, **few).stream
+    found = LatentGuard.load(out).stream
+    assert found is not None and again is not None
+    assert np.array_equal(found.rule.weight, again.rule.weight) and found.operating_point == again.operating_point
+    assert found.max_new_tokens == 10 and found.consecutive == 2
+
+
 def test_a_store_gives_the_same_guard_and_the_same_scores(fitted: Path, labelled: Path, tmp_path: Path) -> None:
     store, out = tmp_path / "store", tmp_path / "g.safetensors"
     captured = ("capture", MODEL, "--prompts", labelled, "--positions", "t_inst", "--out", store, "--quiet")
@@ -100,6 +114,8 @@ def test_wrong_input_ends_with_one_message(fitted: Path, labelled: Path, tmp_pat
     assert "--prompts, or --harmful and --harmless" in refused(*fit, "--harmful", labelled)
     assert "which MODEL" in refused("guard", "fit", "--prompts", labelled, "--out", out)
     assert "--store alone" in refused(*fit, "--store", tmp_path)
+    assert "in place of --store" in refused("guard", "fit", "--store", tmp_path, "--stream", labelled, "--out", out)
+    assert "no_such" in refused(*fit, "--prompts", labelled, "--stream", "no_such.txt")
     assert "no band" in refused(*fit, "--prompts", labelled, "--abstain", "x")
     assert "no rule 'svm'" in refused(*fit, "--prompts", labelled, "--rule", "svm")
     assert "no guard file" in refused("guard", "score", tmp_path / "none", "--text", "Hi")

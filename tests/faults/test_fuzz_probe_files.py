@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load, save
 
@@ -20,10 +18,10 @@ import probes
 from interp.errors import FormatError, RefusalkitError
 from interp.tensorfile import digest_of
 from probes.estimators.saved import METADATA
+from tests.helpers import fuzz
+from tests.helpers.fuzz import changed, cut_or_changed, values_like
 
-SHORT = settings(
-    max_examples=170, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
-)
+SHORT = settings(fuzz.SHORT, max_examples=170)
 LONG = settings(SHORT, max_examples=10_000, derandomize=False)
 RNG = np.random.default_rng(0)
 X, TRUTH = RNG.normal(size=(12, 3)), np.arange(12) % 2 == 0
@@ -34,11 +32,7 @@ FITTED: list[Any] = [
     probes.MLPProbe(width=2, max_iter=5).fit(X, np.arange(12) % 3),
     probes.NearestCentroid().fit(X, np.arange(12) % 3 / 1),
 ]
-LEAVES = (
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12)
-    | st.sampled_from([2**63, 2**64, 10**400, -1, 0, 1, 2, "int8", "str", "RidgeProbe", "resid_post", [], {}, [[]]])
-)  # fmt: skip
-VALUES = LEAVES | st.lists(LEAVES, max_size=3) | st.dictionaries(st.text(max_size=5), LEAVES, max_size=2)
+VALUES = values_like(10**400, 1, 2, "int8", "str", "RidgeProbe", "resid_post")
 Sound = list[tuple[Any, bytes, Path]]
 
 
@@ -73,52 +67,6 @@ def is_as_saved(found: Any, saved: Any) -> bool:
     return same and np.array_equal(found.decision_function(X), saved.decision_function(X))
 
 
-@st.composite
-def cut_or_changed(draw: st.DrawFn, data: bytes) -> bytes:
-    """Bytes cut off, taken out, put in or changed."""
-    found = bytearray(data)
-    for _ in range(draw(st.integers(1, 3))):
-        at = draw(st.integers(0, len(found)))
-        kind = draw(st.sampled_from(["flip", "flip", "cut", "out", "in"]))
-        if kind == "flip" and at < len(found):
-            found[at] ^= draw(st.integers(1, 255))
-        elif kind == "cut":
-            del found[at:]
-        elif kind == "out":
-            del found[at : at + draw(st.integers(1, 9))]
-        else:
-            found[at:at] = draw(st.binary(min_size=1, max_size=9))
-    return bytes(found)
-
-
-def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, item in items:
-        yield (*path, key)
-        yield from places(item, (*path, key))
-
-
-def changed(draw: Callable[[Any], Any], value: Any) -> Any:
-    """A JSON value with something in it replaced, removed, repeated or added to."""
-    found = copy.deepcopy(value)
-    *path, last = draw(st.sampled_from(sorted((p for p in places(found) if p[0] != "versions"), key=str)))
-    inner = found
-    for key in path:
-        inner = inner[key]
-    kind = draw(st.sampled_from(["replace", "replace", "remove", "repeat", "nudge", "add"]))
-    if kind == "remove":
-        del inner[last]
-    elif kind == "repeat" and isinstance(inner, list):
-        inner.insert(last, copy.deepcopy(inner[last]))
-    elif kind == "nudge" and type(inner[last]) is int:
-        inner[last] += draw(st.sampled_from([-1, 1, 1 << 40]))
-    elif kind == "add" and isinstance(inner, dict):
-        inner[draw(st.text(max_size=4))] = draw(VALUES)
-    else:
-        inner[last] = draw(VALUES)
-    return found
-
-
 def any_bytes(sound: Sound, data: st.DataObject) -> None:
     saved, raw, path = data.draw(st.sampled_from(sound))
     bad = data.draw(cut_or_changed(raw))
@@ -129,7 +77,7 @@ def any_bytes(sound: Sound, data: st.DataObject) -> None:
 def any_about(sound: Sound, data: st.DataObject, signed: bool) -> None:
     saved, raw, path = data.draw(st.sampled_from(sound))
     about, tensors = parts(raw)
-    bad = changed(data.draw, about)
+    bad = changed(data.draw, about, VALUES, leave="versions")
     found = attempt(path, put_together(bad, tensors, signed))
     if found is not None and signed:
         is_usable(found)

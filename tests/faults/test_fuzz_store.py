@@ -3,36 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import interp
 from interp.activations.store.checked import digest_of
 from interp.errors import StoreError
+from tests.helpers import fuzz
+from tests.helpers.fuzz import changed, cut_or_changed, values_like
 from tests.helpers.slow import loaded
 
-SHORT = settings(
-    max_examples=125, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
-)
+SHORT = settings(fuzz.SHORT, max_examples=125)
 LONG = settings(SHORT, max_examples=7_000, derandomize=False)
 PROMPTS = interp.PromptSet.from_texts(["Pick a lock", "Lie"], ["Bake bread", "Sing a song"])
 JSON_FILES = ("manifest.json", "seg-0000/segment.json", "seg-0001/segment.json")
-LEAVES = (
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12) | st.just("../../etc")
-    | st.sampled_from([2**31, 2**63, 2**64, -1, 0, "F32", "BF16", "seg-0001", "/tmp", [], {}, [[]], [{}], [-1], ["x"]])
-)  # fmt: skip
-VALUES = LEAVES | st.lists(LEAVES, max_size=3) | st.dictionaries(st.text(max_size=5), LEAVES, max_size=2)
+VALUES = values_like(2**31, "F32", "BF16", "seg-0001", "/tmp", "../../etc", [{}], [-1], ["x"])
 
 
 @dataclass(repr=False)
@@ -87,52 +82,6 @@ def sound(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return Sound(path, files, truth, store.labels.tolist(), tuple(store.prompts), store.positions)
 
 
-@st.composite
-def cut_or_changed(draw: st.DrawFn, data: bytes) -> bytes:
-    """Bytes cut off, taken out, put in or changed; often near the start, where headers are."""
-    found = bytearray(data)
-    for _ in range(draw(st.integers(1, 3))):
-        near = draw(st.booleans())
-        at = draw(st.integers(0, min(len(found), 400) if near else len(found)))
-        kind = draw(st.sampled_from(["flip", "cut", "out", "in"]))
-        if kind == "flip" and at < len(found):
-            found[at] ^= draw(st.integers(1, 255))
-        elif kind == "cut":
-            del found[at:]
-        elif kind == "out":
-            del found[at : at + draw(st.integers(1, 9))]
-        else:
-            found[at:at] = draw(st.binary(min_size=1, max_size=9))
-    return bytes(found)
-
-
-def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Where something in a JSON value can be changed."""
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, item in items:
-        yield (*path, key)
-        yield from places(item, (*path, key))
-
-
-def changed(draw: Callable[[Any], Any], value: Any) -> Any:
-    """A JSON value with something in it replaced, removed, or put in."""
-    found = copy.deepcopy(value)
-    *path, last = draw(st.sampled_from(sorted(places(found), key=str)))
-    inner = found
-    for key in path:
-        inner = inner[key]
-    kind = draw(st.sampled_from(["replace", "remove", "repeat", "nudge"]))
-    if kind == "remove":
-        del inner[last]
-    elif kind == "repeat" and isinstance(inner, list):
-        inner.insert(last, copy.deepcopy(inner[last]))
-    elif kind == "nudge" and type(inner[last]) is int:
-        inner[last] += draw(st.sampled_from([-1, 1, 1 << 40]))
-    else:
-        inner[last] = draw(VALUES)
-    return found
-
-
 def any_bytes(sound: Sound, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(sorted(sound.files)))
     bad = data.draw(cut_or_changed(sound.files[name]))
@@ -148,7 +97,7 @@ def equal(name: str, bad: bytes, good: bytes) -> bool:
 def any_json(sound: Sound, data: st.DataObject, signed: bool) -> None:
     name = data.draw(st.sampled_from(JSON_FILES))
     value = json.loads(sound.files[name])
-    bad = changed(data.draw, value)
+    bad = changed(data.draw, value, VALUES, add=False)
     if signed and isinstance(bad, dict):  # somebody who knows how the digest is made
         bad.pop("digest", None)
         with contextlib.suppress(ValueError):
@@ -173,7 +122,7 @@ def any_header(sound: Sound, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(sorted(n for n in sound.files if n.endswith(".safetensors"))))
     raw = sound.files[name]
     n = int.from_bytes(raw[:8], "little")
-    header = changed(data.draw, json.loads(raw[8 : 8 + n]))
+    header = changed(data.draw, json.loads(raw[8 : 8 + n]), VALUES, add=False)
     text = json.dumps(header, separators=(",", ":")).encode("utf-8", "surrogatepass")
     padded = text.ljust(n) if data.draw(st.booleans()) else text
     length = data.draw(st.sampled_from([len(padded), len(padded), n, 0, 2**40, 2**63, 2**64 - 1]))

@@ -182,7 +182,8 @@ def test_selecting_what_was_not_captured_names_what_was() -> None:
     for options, error, message in (
         ({}, SiteError, "several sites"),
         ({"site": "mlp_out"}, SiteError, "captured: resid_pre, z"),
-        ({"site": "z", "layer": 1}, SiteError, r"captured: \(0, 2\)"),
+        ({"site": "z", "layer": 1}, SiteError, "layer 1 was not captured; captured: 0, 2$"),
+        ({"site": "z", "layer": -1}, SiteError, "layer -1 was not captured; captured: 0, 2 .*counted from the last"),
         ({"site": "z", "position": "last"}, PositionError, "captured: t_inst, t_post_inst"),
     ):
         with pytest.raises(error, match=message):
@@ -231,7 +232,7 @@ def test_class_means_are_the_means_of_what_capture_gives() -> None:
     model = loaded()
     labels = ["a", "b", "a", "b"]
     means = interp.class_means(model, PROMPTS, labels, token_budget=60)
-    acts = interp.capture(model, PROMPTS, sites="resid_pre", positions="post_inst").sel()
+    acts = interp.capture(model, PROMPTS, positions="post_inst").sel()
     assert means.classes == ("a", "b") and means.counts == (2, 2)
     torch.testing.assert_close(means.of("a"), acts[[0, 2]].mean(0), **CLOSE)
     torch.testing.assert_close(means.of("b"), acts[[1, 3]].mean(0), **CLOSE)

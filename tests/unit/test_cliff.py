@@ -14,11 +14,15 @@ from interp.errors import ProbeError, PromptError
 from interp.text.chat import Trace
 from interp.text.prompts import Prompt, PromptSet
 from interp.tracing.traces import Traces
-from probes.cliff import RefusalCliff, find_cliff, refusal_cliff
+from probes.cliff import RefusalCliff, refusal_cliff
+from probes.cliff_finding import find_cliff
+from probes.decided import Decisions, decisions
 from probes.estimators import LogisticProbe
 from probes.figures import trace_curve, trace_map, trace_page
 from probes.plateau import drops
-from probes.prober import Decisions, Rows, _fit, decisions, refusal_prober
+from probes.prober import refusal_prober
+from probes.prober_fit import fit_rows
+from probes.prober_rows import Rows
 
 CLOSE = ("\n", "</think>", "\n\n")
 
@@ -197,11 +201,11 @@ def test_kinds_of_tokens_weigh_the_same_however_many_there_are() -> None:
     X, y = rng.normal(size=(60, 5)).astype(np.float32), rng.random(60) > 0.5
     kind = np.asarray(["late"] * 40 + ["direct"] * 20)
     rows = Rows(X, y, np.arange(60), kind)
-    equal = _fit(replace(rows, kind=np.asarray(["late"] * 60)), 0.5)
+    equal = fit_rows(replace(rows, kind=np.asarray(["late"] * 60)), 0.5)
     plain = LogisticProbe(0.5).fit(X, y)
     assert np.allclose(equal.direction_, plain.direction_, atol=1e-4)
     repeated = np.concatenate([np.arange(60), np.arange(40, 60)])
-    weighed, copied = _fit(rows, 0.5), LogisticProbe(0.5 * 0.75).fit(X[repeated], y[repeated])
+    weighed, copied = fit_rows(rows, 0.5), LogisticProbe(0.5 * 0.75).fit(X[repeated], y[repeated])
     assert np.corrcoef(weighed.direction_, copied.direction_)[0, 1] > 0.999
 
 

@@ -16,7 +16,8 @@ from interp.errors import DirectionError, EditError, PromptError
 from interp.stats import Rate
 from interp.text.judge import Verdict
 from interp.text.prompts import Prompt, PromptSet
-from probes.evaluation import Evaluation, evaluate
+from probes.evaluation import evaluate
+from probes.evaluation_result import Evaluation
 from probes.price import price
 
 FEW = 8

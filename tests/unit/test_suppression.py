@@ -11,7 +11,7 @@ import interp
 import probes
 from interp.errors import PromptError
 from probes.deciding import deciding, divergence, surprise
-from probes.suppression import draw_heads
+from probes.without_heads import draw_heads
 
 PLANTED = interp.organism.truth("cliff")["heads"]
 SMALL = {"n_train": 16, "n_val": 12, "n_test": 16, "n_draws": 5, "n_control": 6, "max_new_tokens": 90}

@@ -364,6 +364,11 @@ def test_what_cannot_be_swept_is_an_error_that_says_what_to_do() -> None:
         sweep(acts, layers=[])
     with pytest.raises(PositionError, match="'last' was not captured"):
         sweep(acts, positions="last")
+    with pytest.raises(SiteError, match="layer -1 .* counted from the last"):
+        sweep(acts, layers=-1)
+    few = ["one" if label == "harmful" else str(i) for i, label in enumerate(acts.labels)]
+    with pytest.raises(PromptError, match=r"the class 'harmful' is in 1 group\(s\)"):
+        sweep(acts, groups=few)
     with pytest.raises(PromptError, match="no probe 'svm'"):
         sweep(acts, probe="svm")
     with pytest.raises(PromptError, match="give strengths above 0"):
