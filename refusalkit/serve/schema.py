@@ -22,7 +22,7 @@ REQUEST_SCHEMA: dict[str, Any] = {
     "properties": {
         "model": {
             "type": ["string", "null"],
-            "description": "The guard's name, or another that it answers to; may be left out.",
+            "description": "A name the guard answers to; may be left out.",
         },
         "input": {
             "description": "A text; several texts or conversations, each judged for itself; the text parts of one "
