@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from interp.stats import auroc
 from probes.estimators import LogisticProbe
 from probes.prober_rows import KINDS, Read, Rows, Truth
+from probes.threads import one_thread
 
 
 def fit_rows(rows: Rows, C: float) -> LogisticProbe:
@@ -22,7 +23,9 @@ def fit_rows(rows: Rows, C: float) -> LogisticProbe:
     X = rows.X.astype(np.float64)
     mean, scale = X.mean(0), X.std(0)
     scale = np.where(scale > 0, scale, 1.0)
-    found = LogisticRegression(C=C, max_iter=5000, tol=1e-6).fit((X - mean) / scale, rows.y, sample_weight=weights)
+    fresh = LogisticRegression(C=C, max_iter=5000, tol=1e-6)
+    with one_thread(X.size):
+        found = fresh.fit((X - mean) / scale, rows.y, sample_weight=weights)
     probe = LogisticProbe(C)
     probe.classes_, probe.n_features_in_ = np.array([False, True]), X.shape[1]
     probe.direction_ = found.coef_[0] / scale

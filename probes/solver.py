@@ -17,6 +17,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from probes.threads import one_thread
+
 Floats = NDArray[np.float64]
 Kind = Literal["logistic", "ridge"]
 _CLOSE = 0.03
@@ -47,7 +49,8 @@ class Design:
         wide = len(z) <= z.shape[1]
         self.large = len(z) > MOST_ROWS if wide else z.shape[1] > MOST_FEATURES
         self.dual = wide and not self.large
-        self.kernel = z @ z.T if self.dual else None
+        with one_thread(len(z) * z.size):
+            self.kernel = z @ z.T if self.dual else None
         self._work = np.empty_like(z if self.kernel is None else self.kernel)
 
     def scores(
@@ -68,10 +71,11 @@ class Design:
         seen = new @ self.z.T if self.dual else new
         order = np.argsort(strengths, kind="stable")
         out = np.empty((len(targets), len(strengths), len(new)))
-        for i, target in enumerate(targets):
-            fitted = self._path(target, [strengths[j] for j in order], kind)
-            for j, (weights, intercept) in zip(order, fitted, strict=True):
-                out[i, j] = seen @ weights + intercept
+        with one_thread(self._work.size * min(self.z.shape)):
+            for i, target in enumerate(targets):
+                fitted = self._path(target, [strengths[j] for j in order], kind)
+                for j, (weights, intercept) in zip(order, fitted, strict=True):
+                    out[i, j] = seen @ weights + intercept
         return out
 
     def _path(self, target: NDArray[np.bool_], strengths: Sequence[float], kind: Kind) -> list[tuple[Floats, float]]:

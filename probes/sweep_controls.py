@@ -19,6 +19,7 @@ from interp.text.prompts import PromptSet
 from probes.learners import Floats, Learner
 from probes.resampling import auroc_draws, aurocs
 from probes.sweep_cells import Cell, Task, measure_cell
+from probes.threads import one_thread
 
 _TEXT_STRENGTHS = (1.0, 10.0, 100.0)
 _PROMPTS_AT_ONCE = 256
@@ -184,5 +185,6 @@ def _bag_of_words(task: Task, dev: list[str], test: list[str]) -> Floats:
             )
         )
 
-    best = max(_TEXT_STRENGTHS, key=chosen_by)
-    return scored(np.arange(len(dev)), test, best)
+    with one_thread(0):
+        best = max(_TEXT_STRENGTHS, key=chosen_by)
+        return scored(np.arange(len(dev)), test, best)

@@ -10,6 +10,7 @@ from scipy.special import expit
 from interp.errors import ProbeError
 from probes.estimators.arrays import Matrix, centred, check_finite, check_number, plain, plain_labels, scaled
 from probes.estimators.base import LinearProbe, two_columns
+from probes.threads import one_thread
 
 _STEPS = 200
 _CLOSE = 1e-6
@@ -92,6 +93,11 @@ def newton(Z: Matrix, targets: Matrix, C: float) -> tuple[Matrix, float]:
     Raises:
         ProbeError: When float64 has too few digits for so small a penalty on values so large.
     """
+    with one_thread(Z.size * min(Z.shape)):
+        return _newton(Z, targets, C)
+
+
+def _newton(Z: Matrix, targets: Matrix, C: float) -> tuple[Matrix, float]:
     space = _Rows(Z) if Z.shape[1] > len(Z) else _Features(Z)
     theta, bias = np.zeros(space.map.shape[1]), float(np.log(targets.mean() / (1 - targets.mean())))
 

@@ -11,6 +11,7 @@ from scipy.special import expit, softmax
 
 from probes.estimators.arrays import Matrix, centred, check_count, check_number, scaled
 from probes.estimators.base import Probe, two_columns
+from probes.threads import one_thread
 
 
 class MLPProbe(Probe):
@@ -81,7 +82,8 @@ class MLPProbe(Probe):
         with warnings.catch_warnings():
             # `max_iter` is how long to train, and `n_iter_` says how long it was: ending there is no fault.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            net.fit(Z, codes)
+            with one_thread(Z.size * int(self.width)):
+                net.fit(Z, codes)
         (first, second), (inner, outer) = net.coefs_, net.intercepts_
         # In rows, as a file gives them back: the order in memory decides the last bits of a product.
         self.hidden_weights_ = np.ascontiguousarray(first / scale[:, None])

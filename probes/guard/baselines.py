@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from interp.errors import PromptError
 from interp.text.judge import Verdict, judge, substring_judge
 from interp.text.prompts import HARMFUL, PromptSet
+from probes.threads import one_thread
 
 if TYPE_CHECKING:
     from interp.model.model import Model
@@ -128,7 +129,9 @@ class TextBaseline:
         )
         words = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\S+", dtype=np.float64)
         name = "TF-IDF + logistic" if kind == "logistic" else "TF-IDF + MLP"
-        return cls(f"{name}, {len(y)} labels", make_pipeline(words, last).fit(prompts.texts, y), len(y))
+        with one_thread(0):
+            fitted = make_pipeline(words, last).fit(prompts.texts, y)
+        return cls(f"{name}, {len(y)} labels", fitted, len(y))
 
     def score(self, prompts: PromptSet) -> Scores:
         """Probability of harm."""

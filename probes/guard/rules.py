@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from interp.errors import DirectionError, NonFiniteError, PromptError
+from probes.threads import one_thread
 
 Features = NDArray[np.float32]
 Array = NDArray[Any]
@@ -118,5 +119,6 @@ def _unit(x: Array) -> Array:
 def _logistic(z: Array, y: NDArray[np.bool_], strength: float) -> tuple[Array, float]:
     from sklearn.linear_model import LogisticRegression
 
-    fitted = LogisticRegression(C=strength, max_iter=1000).fit(z, y)
+    with one_thread(z.size):
+        fitted = LogisticRegression(C=strength, max_iter=1000).fit(z, y)
     return fitted.coef_[0], float(fitted.intercept_[0])

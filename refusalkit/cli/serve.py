@@ -19,6 +19,10 @@ def serve(
     model: Annotated[
         str | None, typer.Option(help="A Hub id, a folder, or organism[:VARIANT]; the guard's own by default.")
     ] = None,
+    model_name: Annotated[
+        list[str] | None,
+        typer.Option(help="A name that requests may give as model, beside the guard's own (repeatable)."),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 takes a free one and prints it.", min=0, max=65535)] = 8000,
     max_batch: Annotated[int, typer.Option(help="Most texts that the model is given at once.", min=1)] = 32,
@@ -68,7 +72,10 @@ def serve(
         from refusalkit.serve.guard import open_guard
 
         served = open_guard(guard, model, options, allow_other_model)
-        app = create_app(served, limits, model=served.model, digest=served.digest, log_prompts=log_prompts)
+        app = create_app(
+            served, limits, model=served.model, digest=served.digest, model_names=model_name or (),
+            log_prompts=log_prompts,
+        )  # fmt: skip
         _log(quiet)
         if not ip_address(listener.getsockname()[0]).is_loopback:
             typer.echo("anybody who reaches this address may ask: put a proxy with TLS and a login before it", err=True)

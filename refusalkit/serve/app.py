@@ -27,6 +27,7 @@ def create_app(
     *,
     model: str | None = None,
     digest: str | None = None,
+    model_names: Sequence[str] = (),
     log_prompts: bool = False,
 ) -> FastAPI:
     """An ASGI application that serves a guard.
@@ -36,6 +37,8 @@ def create_app(
         limits: How much is taken.
         model: The language model behind the guard, told at `/health`.
         digest: The guard's digest, told at `/health`.
+        model_names: Names beside the guard's own that a request may give as `model`, for clients that send one of
+            their own; the answer always gives the guard's.
         log_prompts: Write texts, and messages of errors, which may quote them, to the log.
 
     Returns:
@@ -50,6 +53,7 @@ def create_app(
         scorer, limits.max_batch, limits.max_wait_ms / 1000, limits.max_queue, lambda e: report(e, log_prompts)
     )
     gate, started = Gate(limits.max_requests), int(time.time())
+    names = tuple(dict.fromkeys([scorer.name, *model_names]))
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
@@ -75,7 +79,7 @@ def create_app(
         with gate:
             batcher.check_room()
             _check_headers(request, limits)
-            texts = parse(await read_body(request.receive, limits), limits, scorer.name)
+            texts = parse(await read_body(request.receive, limits), limits, names)
             if log_prompts:
                 for text in texts:
                     LOGGER.info("%s input %r", request.state.request_id, text)
@@ -102,9 +106,9 @@ def create_app(
 
     @app.get("/v1/models")
     async def models() -> Response:
-        """The one there is."""
-        one = {"id": scorer.name, "object": "model", "created": started, "owned_by": "refusalkit"}
-        return JSONResponse({"object": "list", "data": [one]})
+        """The one there is, under every name that it answers to."""
+        data = [{"id": name, "object": "model", "created": started, "owned_by": "refusalkit"} for name in names]
+        return JSONResponse({"object": "list", "data": data})
 
     return app
 

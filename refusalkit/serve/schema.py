@@ -20,7 +20,10 @@ REQUEST_SCHEMA: dict[str, Any] = {
     "required": ["input"],
     "additionalProperties": False,
     "properties": {
-        "model": {"type": ["string", "null"], "description": "The guard's name; may be left out."},
+        "model": {
+            "type": ["string", "null"],
+            "description": "A name the guard answers to; may be left out.",
+        },
         "input": {
             "description": "A text; several texts or conversations, each judged for itself; the text parts of one "
             "input; or the messages of one conversation.",
@@ -38,13 +41,13 @@ PART_SEPARATOR = "\n\n"
 _ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
-def parse(body: bytes, limits: Limits, name: str) -> list[Input]:
+def parse(body: bytes, limits: Limits, names: Sequence[str]) -> list[Input]:
     """The inputs of a request.
 
     Args:
         body: JSON.
         limits: How many inputs and how long ones are taken.
-        name: The guard's name, the only `model` there is.
+        names: What `model` may be: the guard's name first, then others that it is to answer to.
 
     Raises:
         ApiError: 400 for what is malformed, empty, too much or no text, 404 for another model.
@@ -62,8 +65,8 @@ def parse(body: bytes, limits: Limits, name: str) -> list[Input]:
     model = request.get("model")
     if model is not None and not isinstance(model, str):
         raise ApiError(400, f"'model' is {_kind(model)}; it must be a string", "invalid_type", "model")
-    if model not in (None, name):
-        text = f"there is no such model here; ask for {name!r}, or leave 'model' out"
+    if model is not None and model not in names:
+        text = f"there is no such model here; ask for {names[0]!r}, or leave 'model' out"
         raise ApiError(404, text, "model_not_found", "model")
     inputs = _inputs(request["input"], limits)
     for where, item in inputs:

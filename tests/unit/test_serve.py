@@ -119,6 +119,20 @@ def test_health_and_models_describe_the_service() -> None:
     test()
 
 
+def test_a_guard_answers_to_other_names_where_it_is_told_to_and_gives_its_own() -> None:
+    @running(model_names=["omni-moderation-latest", "fake"])
+    async def test(asking: Ask, scorer: FakeScorer) -> None:
+        for name in ("omni-moderation-latest", "fake", None):
+            reply = await asking({"input": "a", "model": name})
+            assert (reply.status, reply.json["model"]) == (200, "fake")
+        other = await asking({"input": "a", "model": "omni-moderation"})
+        assert (other.status, other.code) == (404, "model_not_found")
+        models = await asking(method="GET", path="/v1/models")
+        assert [m["id"] for m in models.json["data"]] == ["fake", "omni-moderation-latest"]
+
+    test()
+
+
 # --- errors ---------------------------------------------------------------------------------------------------------
 
 
