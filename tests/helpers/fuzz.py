@@ -22,12 +22,12 @@ def values_like(*more: Any) -> st.SearchStrategy[Any]:
 
 
 @st.composite
-def cut_or_changed(draw: st.DrawFn, data: bytes) -> bytes:
-    """Bytes cut off, taken out, put in or changed; often near the start, where headers are."""
+def cut_or_changed(draw: st.DrawFn, data: bytes, start: int = 400) -> bytes:
+    """Bytes cut off, taken out, put in or changed; half of them among the first `start`, where headers are."""
     found = bytearray(data)
     for _ in range(draw(st.integers(1, 3))):
         near = draw(st.booleans())
-        at = draw(st.integers(0, min(len(found), 400) if near else len(found)))
+        at = draw(st.integers(0, min(len(found), start) if near else len(found)))
         kind = draw(st.sampled_from(["flip", "cut", "out", "in"]))
         if kind == "flip" and at < len(found):
             found[at] ^= draw(st.integers(1, 255))
