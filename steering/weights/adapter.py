@@ -125,25 +125,29 @@ def lora(model: Model, edit: Any, *, nearest: bool = False) -> Adapter:
 
 def _targets(model: Model, shell: Shell, changes: Mapping[Place, Change]) -> _Targets:
     """Sort every tensor of every writer by what peft can do to it."""
+    from transformers.pytorch_utils import Conv1D
+
     found = _Targets()
     own: list[tuple[Part, Change, float]] = []
+    inside: set[str] = set()  # of MLPs
     for place, change in changes.items():
         parts = writer_parts(shell.hf, shell.arch, place)
         shares: Mapping[str, float] = shift_shares(model, place, parts) if change.shifts else {}
         if change.shifts and not shares:
             last = [p for p in parts if p.kind == "linear" and ".experts." not in p.path]
-            if not last:
+            if not last or (place[1] == "mlp" and any(layout.experts for layout in model.arch.layouts)):
                 raise ModelError(
-                    f"the {place[1]} of layer {place[0]} of {type(model.hf).__name__} is a mixture of experts without "
-                    "biases, to which peft can add no vector; keep it a run-time edit"
+                    f"the MLPs of {type(model.hf).__name__} are mixtures of experts without biases, to which peft can "
+                    "add no vector; keep it a run-time edit"
                 )
             found.biases[last[-1].module] = change.shift
             found.modules[last[-1].module] = (last[-1], change)
+        inside |= {p.path for p in parts if place[1] == "mlp"}
         own += [(p, change, shares.get(p.path, 0.0)) for p in parts if change.rank or p.path in shares]
     biased = bool(found.biases) or any(p.bias and p.kind == "linear" for p, _, _ in own)
     experts = any(p.kind in ("experts", "parameter") for p, _, _ in own)
     whole = {p.module for p, _, _ in own if p.kind == "linear" and p.bias} if experts else set[str]()
-    if biased and not experts:
+    if (biased and not experts) or any(isinstance(m, Conv1D) for m in model.arch.blocks.modules()):
         whole |= {p.module for p, _, _ in own if p.kind == "embedding"}
     if experts and found.biases:
         raise ModelError(
@@ -160,7 +164,8 @@ def _targets(model: Model, shell: Shell, changes: Mapping[Place, Change]) -> _Ta
             wide = weight.detach().double()
             found.biases[part.module] = change.linear(wide) + share * change.shift.to(wide)
             found.modules.setdefault(part.module, (part, change))
-        elif share:
+        # Beside experts, peft takes the name of a dense or shared down projection for theirs (peft issue 3711).
+        elif share or (experts and part.path in inside):
             found.parameters[part.path] = (part, change, share)
         else:
             found.modules[part.module] = (part, change)
@@ -182,7 +187,10 @@ def _wrapped(peft: Any, model: Model, shell: Shell, targets: _Targets) -> Any:
     )  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it cannot be merged, and that tied embeddings stay apart
-        wrapped = peft.get_peft_model(shell.hf, config)
+        try:
+            wrapped = peft.get_peft_model(shell.hf, config)
+        except (ValueError, TypeError, NotImplementedError) as error:
+            raise ModelError(f"peft has no adapter for this edit of {type(model.hf).__name__}: {error}") from error
     wrapped.eval()
     modules = dict(shell.hf.named_modules())
     for path, (part, change) in targets.modules.items():
@@ -222,9 +230,13 @@ def _fill_module(layer: Any, part: Part, change: Change, bias: Tensor | None) ->
 
 
 def _fill_parameter(layer: Any, weight: Tensor, part: Part, change: Change, share: float) -> None:
-    """Fused experts `[expert, ., .]`, or a table of vectors `[row, d]`."""
+    """Fused experts `[expert, ., .]`, a matrix `[d, .]`, or a table of vectors `[row, d]`."""
     a, b, rank = layer.lora_A[NAME].weight, layer.lora_B[NAME].weight, layer.r[NAME]
     into = change.into.to(weight.device)
+    if part.axis == 0:
+        _fill(a, into.T @ weight.double())
+        _fill(b, change.out)
+        return
     if weight.ndim == 2:
         # B A = rows by width: what each row loses, and what each gains.
         _fill(a, torch.cat([change.out.T, share * change.shift[None] if share else change.out.T[:0]]))

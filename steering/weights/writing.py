@@ -72,7 +72,7 @@ def changes_for(model: Model, edits: Sequence[Any]) -> tuple[dict[Place, Change]
     changes = plan(edits, model.arch)
     normed = [place for place in changes if post_norm(model, place) is not None]
     for place in normed:
-        if not changes[place].projects:
+        if changes[place].shifts:
             raise ModelError(_norm_says(model, "what is added to it would be divided by a norm that it changes"))
     return {p: nearest_change(model, p, c) if p in normed else c for p, c in changes.items()}, normed
 
