@@ -36,6 +36,7 @@ class Adapter:
 
     Attributes:
         peft: A `PeftModel` around modules of its own and the user's weights, with the adapter on.
+        edits: The run-time edits that do the same.
         agreement: The check against the run-time edits.
         low_rank: Tensors with a low-rank change.
         whole_modules: Modules that the adapter holds whole, since peft has no low-rank change for them.
@@ -43,6 +44,7 @@ class Adapter:
     """
 
     peft: Any
+    edits: tuple[Any, ...]
     agreement: Agreement
     low_rank: tuple[str, ...]
     whole_modules: tuple[str, ...]
@@ -56,8 +58,10 @@ class Adapter:
         """
 
         def fill(folder: Path) -> None:
-            # Left to itself, peft adds a copy of every embedding that has a low-rank change.
-            self.peft.save_pretrained(folder, save_embedding_layers=False)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that a bias is no matrix
+                # Left to itself, peft adds a copy of every embedding that has a low-rank change.
+                self.peft.save_pretrained(folder, save_embedding_layers=False)
             (folder / CARD).write_text(adapter_card(self.record), encoding="utf-8")
             write_json(folder / RECORD, dict(self.record))
 
@@ -120,7 +124,7 @@ def lora(model: Model, edit: Any, *, nearest: bool = False) -> Adapter:
         **about("refusalkit/adapter/1", model, edit, edits, changes, agreed),
         "rank": targets.rank, "low_rank": sorted(low_rank), "whole_modules": sorted(whole), "peft": peft.__version__,
     }  # fmt: skip
-    return Adapter(wrapped, agreed, tuple(sorted(low_rank)), tuple(sorted(whole)), record)
+    return Adapter(wrapped, tuple(edits), agreed, tuple(sorted(low_rank)), tuple(sorted(whole)), record)
 
 
 def _targets(model: Model, shell: Shell, changes: Mapping[Place, Change]) -> _Targets:
@@ -183,7 +187,6 @@ def _wrapped(peft: Any, model: Model, shell: Shell, targets: _Targets) -> Any:
         r=targets.rank, lora_alpha=targets.rank, task_type="CAUSAL_LM", inference_mode=True,
         target_modules=sorted(targets.modules) or None, target_parameters=sorted(targets.parameters) or None,
         modules_to_save=sorted(targets.whole) or None, lora_bias=bool(targets.biases), fan_in_fan_out=turned,
-        base_model_name_or_path=str(model.identity["name"]),
     )  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it cannot be merged, and that tied embeddings stay apart
@@ -192,6 +195,8 @@ def _wrapped(peft: Any, model: Model, shell: Shell, targets: _Targets) -> Any:
         except (ValueError, TypeError, NotImplementedError) as error:
             raise ModelError(f"peft has no adapter for this edit of {type(model.hf).__name__}: {error}") from error
     wrapped.eval()
+    config.base_model_name_or_path = str(model.identity["name"])  # peft puts a path of this machine there
+    config.revision = model.identity.get("revision")
     modules = dict(shell.hf.named_modules())
     for path, (part, change) in targets.modules.items():
         _fill_module(modules[path], part, change, targets.biases.get(path))
@@ -257,4 +262,3 @@ def _fill(target: Tensor, values: Tensor) -> None:
     """Write a block into the corner of a tensor that is zero elsewhere: a writer may need less than the full rank."""
     target.zero_()
     target[: values.shape[0], : values.shape[1]].copy_(values)
-

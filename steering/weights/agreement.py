@@ -128,5 +128,3 @@ def share_along(shell: Shell, changes: Mapping[Place, Change], ids: Sequence[Ten
         for one in ids:
             shell.hf(input_ids=one, use_cache=False)
     return max(worst) if worst else None
-
-

@@ -31,6 +31,7 @@ class Baked:
     Attributes:
         hf: The Hugging Face model. Tensors that were not changed are the user's own: do not train it.
         tokenizer: The user's.
+        edits: The run-time edits that do the same, for `model.generate(edits=...)`.
         agreement: The check against the run-time edits.
         changed: Keys of the state dict that were changed.
         untied: Whether embedding and output head were one tensor and are two: the edit is on the embedding alone.
@@ -39,6 +40,7 @@ class Baked:
 
     hf: Any
     tokenizer: Any
+    edits: tuple[Any, ...]
     agreement: Agreement
     changed: tuple[str, ...]
     untied: bool
@@ -105,7 +107,9 @@ def bake(model: Model, edit: Any, *, nearest: bool = False, inplace: bool = Fals
         _commit(model, shell)
     for weight in shell.hf.parameters():
         weight.requires_grad_(False)
-    return Baked(shell.hf, model.tokenizer, agreed, tuple(sorted(shell.changed)), shell.untied, record)
+    return Baked(
+        shell.hf, model.tokenizer, tuple(edits), agreed, tuple(sorted(shell.changed)), shell.untied, record
+    )  # fmt: skip
 
 
 def _processors(hf: Any) -> list[Path]:
@@ -126,11 +130,15 @@ def _commit(model: Model, shell: Shell) -> None:
             owner.register_parameter(name, nn.Parameter(new, requires_grad=bool(old is not None and old.requires_grad)))
         else:
             old.data = new
-    for own, changed in ((hf.config, shell.hf.config), (hf.config.get_text_config(), shell.hf.config.get_text_config())):
-        for flag in ("tie_word_embeddings", shell.grown):
-            if flag and getattr(changed, flag, None) != getattr(own, flag, None):
+    for own, changed in _configs(hf, shell.hf):
+        for flag in ("tie_word_embeddings", *shell.grown):
+            if getattr(changed, flag, None) != getattr(own, flag, None):
                 setattr(own, flag, getattr(changed, flag))
     if hasattr(hf, "all_tied_weights_keys"):
         hf.all_tied_weights_keys = dict(shell.hf.all_tied_weights_keys)
     model.identity = {**model.identity, "digest": memory_digest(hf), "baked": True}
 
+
+def _configs(first: Any, second: Any) -> list[tuple[Any, Any]]:
+    """The configurations of two models, whole and of their language model, in pairs."""
+    return [(first.config, second.config), (first.config.get_text_config(), second.config.get_text_config())]

@@ -140,4 +140,3 @@ def orthonormal(vectors: Sequence[Tensor], width: int) -> Tensor:
     units = torch.stack([v.double() / v.double().norm() for v in vectors], 1)
     left, sizes, _ = torch.linalg.svd(units, full_matrices=False)
     return left[:, sizes > 1e-6 * sizes[0]]
-

@@ -28,7 +28,7 @@ class Shell:
         arch: The same reading of it as of the user's.
         changed: Keys of the state dict whose tensors are its own by now.
         untied: Whether its embedding and output head were one tensor, and are two.
-        grown: The configuration's setting that gave it biases, if one did.
+        grown: The configuration's settings that gave it biases.
     """
 
     def __init__(self, hf: Any, arch: Architecture) -> None:
@@ -41,7 +41,7 @@ class Shell:
         )
         self.changed: list[str] = []
         self.untied = False
-        self.grown: str | None = None
+        self.grown: list[str] = []
 
     def put(self, path: str, weight: Tensor) -> None:
         """Replace a parameter; whatever was tied to it keeps the old one."""
@@ -82,7 +82,7 @@ class Shell:
                 like = self.hf.get_input_embeddings().weight
                 for key in sorted(new):
                     self.put(key, torch.zeros(grown[key], dtype=like.dtype, device=like.device))
-                self.grown = flag
+                self.grown.append(flag)
                 return True
             setattr(config, flag, False)
         return False

@@ -1,4 +1,4 @@
-"""The weights behind each writer of the residual stream: which tensors, and along which of their axes the stream lies."""
+"""The weights behind each writer of the stream: which tensors, and along which of their axes the stream lies."""
 
 from __future__ import annotations
 
@@ -106,13 +106,20 @@ def _embeddings(hf: Any, arch: Architecture) -> Iterator[Part]:
         if not isinstance(weight, Tensor) or weight.ndim != 2 or weight.shape[1] != arch.d_model:
             raise ModelError(f"the embedding of {type(hf).__name__} is no table of vectors as wide as the stream")
         yield Part(path_of(hf, module), "weight", 1, "embedding")
-    for name, weight in hf.named_parameters():
-        if name.endswith(_PROJECTOR):  # the end of Gemma 3's image tower, which stands in for embeddings
-            module, _, own = name.rpartition(".")
-            yield Part(module, own, 1, "parameter")
+    projectors = [name for name, _ in hf.named_parameters() if name.endswith(_PROJECTOR)]
+    for name in projectors:
+        module, _, own = name.rpartition(".")
+        yield Part(module, own, 1, "parameter")
+    if not projectors and any(getattr(hf.config, name, None) is not None for name in _TOWERS):
+        raise ModelError(
+            f"{type(hf).__name__} has a tower for images or sound, which writes to the stream by a part that this "
+            "version does not know; load its language model alone, or use run-time edits"
+        )
 
 
 _PROJECTOR = "multi_modal_projector.mm_input_projection_weight"
+"""The end of Gemma 3's image tower, which stands in for embeddings."""
+_TOWERS = ("vision_config", "audio_config")
 
 
 def _of_mlp(path: str, name: str, module: nn.Module, width: int) -> Iterator[Part]:

@@ -26,23 +26,33 @@ def as_edits(given: Any) -> list[Any]:
     A `Direction` or a vector is ablated; several of them are a subspace, orthonormalised and ablated; edits, and what
     has edits (a steering vector), stand for themselves.
     """
-    if isinstance(given, Direction) or hasattr(given, "ops") or hasattr(given, "edits"):
-        return [ablate(given)] if isinstance(given, Direction) else flatten_edits(given)
-    several = list(given) if isinstance(given, list | tuple) else [*_rows(given)]
-    if several and all(isinstance(one, Direction | Tensor) or _is_array(one) for one in several):
-        units = [ablate(one).unit for one in several]
-        if len({len(unit) for unit in units}) > 1:
-            raise DirectionError(f"the directions' widths differ: {sorted({len(unit) for unit in units})}")
-        return [ablate(unit) for unit in orthonormal(units, len(units[0])).T] if len(units) > 1 else [ablate(several[0])]
-    return flatten_edits(several)
+    if isinstance(given, Direction):
+        return [ablate(given)]
+    if _is_edit(given):
+        return flatten_edits(given)
+    if isinstance(given, list | tuple) and any(_is_edit(one) or isinstance(one, list | str) for one in given):
+        return flatten_edits(given)
+    several = _vectors(given)
+    if len(several) == 1:
+        return [ablate(several[0])]
+    units = [ablate(one).unit for one in several]
+    if len({len(unit) for unit in units}) > 1:
+        raise DirectionError(f"the directions' widths differ: {sorted({len(unit) for unit in units})}")
+    return [ablate(unit) for unit in orthonormal(units, len(units[0])).T]
 
 
-def _is_array(value: Any) -> bool:
-    return hasattr(value, "__array__") or (isinstance(value, list | tuple) and not any(hasattr(v, "ops") for v in value))
+def _is_edit(given: Any) -> bool:
+    return hasattr(given, "ops") or hasattr(given, "edits")
 
 
-def _rows(given: Any) -> list[Any]:
-    array = torch.as_tensor(given).detach().float().cpu()
+def _vectors(given: Any) -> list[Any]:
+    """Directions, or rows of an array, one by one."""
+    if isinstance(given, list | tuple) and any(isinstance(one, Direction | Tensor) for one in given):
+        return list(given)
+    try:
+        array = torch.as_tensor(given).detach().float().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise EditError(f"{given!r:.60} is no edit, direction or vector") from error
     if array.ndim not in (1, 2) or not array.numel():
         raise DirectionError(f"directions are a vector [d] or several [n, d], not {list(array.shape)}")
     return [array] if array.ndim == 1 else list(array)
@@ -53,7 +63,7 @@ def check_ready(model: Model) -> None:
     if model.backend.name != "hooks":
         raise ModelError(f"the backend {model.backend.name} runs a copy of the weights: load it with backend='hooks'")
     if model.standing:
-        raise EditError("the model is inside an `edited` block, whose edits would be mistaken for its weights: leave it")
+        raise EditError("the model is inside an `edited` block, whose edits would pass for its weights: leave it")
     if any(module.training for module in model.hf.modules()):
         raise ModelError("the model is in training mode, so dropout would blur the comparison; call model.hf.eval()")
     check_whole(model.hf)
@@ -74,6 +84,8 @@ def changes_for(model: Model, edits: Sequence[Any]) -> tuple[dict[Place, Change]
     for place in normed:
         if changes[place].shifts:
             raise ModelError(_norm_says(model, "what is added to it would be divided by a norm that it changes"))
+    for place in changes:
+        writer_parts(model.hf, model.arch, place)  # what cannot be changed is said before anything is run
     return {p: nearest_change(model, p, c) if p in normed else c for p, c in changes.items()}, normed
 
 
@@ -110,9 +122,7 @@ def check_agreed(model: Model, agreed: Agreement, normed: bool, nearest: bool) -
 
 
 def _norm_says(model: Model, why: str) -> str:
-    return (
-        f"{type(model.hf).__name__} puts a norm between its writers and the stream, and no weights equal this edit: {why}"
-    )
+    return f"{type(model.hf).__name__} has a norm between its writers and the stream, and no weights equal this edit: {why}"
 
 
 def post_norm(model: Model, place: Place) -> nn.Module | None:
@@ -203,11 +213,9 @@ class _Look:
 
 def no_bias(model: Model, place: Place) -> str:
     """Why an addition has no place."""
-    layer, kind = place
+    what = "attention" if place[1] == "attn" else "MLP"
     return (
-        f"the {'attention' if kind == 'attn' else 'MLP'} of layer {layer} of {type(model.hf).__name__} has no bias, and "
-        "its configuration has no setting for one that plain transformers would load: keep the vector a run-time edit, "
-        "export it as an adapter (steering.lora), or add at resid_pre of layer 0, which is the embedding"
+        f"the {what} of layer {place[0]} of {type(model.hf).__name__} has no bias, and its configuration has no setting "
+        "for one that plain transformers would load: keep the vector a run-time edit, export it as an adapter "
+        "(steering.lora), or add at resid_pre of layer 0, which is the embedding"
     )
-
-
