@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -63,7 +64,7 @@ def bake(
     del made
     error = _read_back(loaded, out, ids, wanted, lora, trust_remote_code)
     typer.echo(
-        f"{'equal to' if agreed.exact else 'nearest to'} the run-time edit: logits differ by at most {agreed.error:.2g} "
+        f"{'equal' if agreed.exact else 'nearest'} to the run-time edit: logits differ by at most {agreed.error:.2g} "
         f"of their standard deviation (the edit moves them by {agreed.effect:.2g}; {agreed.tokens} tokens)"
     )
     typer.echo(f"read back by plain {'peft' if lora else 'transformers'}: logits differ by at most {error:.2g} of it")
@@ -95,7 +96,7 @@ def _direction(vector: SteeringVector, layer: int | None, name: str) -> Directio
         raise RefusalkitError(
             f"the file holds vectors of layers {list(vector.layers)}, and an ablation takes one: name it with --layer"
         )
-    chosen = vector.layers[0] if layer is None else layer
+    chosen = min(vector.layers) if layer is None else layer
     if chosen not in vector.layers:
         raise RefusalkitError(f"the file has no layer {chosen}; it has {list(vector.layers)}")
     where = "+".join(map(str, vector.positions))
@@ -112,15 +113,14 @@ def _logits(hf: Any, several: list[Tensor]) -> list[Tensor]:
 def _read_back(loaded: Model, out: Path, ids: list[Tensor], wanted: list[Tensor], lora: bool, trust: bool) -> float:
     """Load what was written as anybody would, and compare; the first model need not stay in memory for that."""
     if lora:
-        from peft import PeftModel
-
-        again: Any = PeftModel.from_pretrained(loaded.hf, str(out))
+        again: Any = import_module("peft").PeftModel.from_pretrained(loaded.hf, str(out))
     else:
         from transformers import AutoModelForCausalLM
 
         kind = loaded.dtype
         loaded.hf = None
-        again = AutoModelForCausalLM.from_pretrained(out, dtype=kind, trust_remote_code=trust).to(ids[0].device)
+        again = AutoModelForCausalLM.from_pretrained(out, dtype=kind, trust_remote_code=trust)
+        again.to(ids[0].device)
     found = _logits(again.eval(), ids)
     error = max(float((a - b).abs().max() / b.std()) for a, b in zip(found, wanted, strict=True))
     if not error <= _TOLERANCE:

@@ -9,6 +9,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,7 @@ def lora(model: Model, edit: Any, *, nearest: bool = False) -> Adapter:
         ModelError: As for `bake`; when peft is not installed; for an addition to what a mixture of experts writes.
     """
     try:
-        import peft
+        peft: Any = import_module("peft")
     except ImportError as error:
         raise ModelError(f"an adapter needs peft ({error}): pip install refusalkit[export]") from error
     edits = as_edits(edit)

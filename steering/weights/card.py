@@ -80,7 +80,7 @@ def baked_card(record: Mapping[str, Any]) -> str:
         f"{len(record['changed'])} tensors were changed, the others are the base model's own.",
         *(["Embedding and output head were one tensor there; here they are two, and the head is unchanged."]
           if record["untied"] else []),
-        *([f"The configuration asks for biases (`{', '.join(record['new_biases'])}`), which are zero but for the addition."]
+        *([f"The configuration asks for biases (`{', '.join(record['new_biases'])}`): zero but for the addition."]
           if record["new_biases"] else []),
         "",
         *_checked(record),

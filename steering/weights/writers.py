@@ -152,7 +152,7 @@ def _axis(path: str, module: nn.Module, shape: torch.Size, width: int) -> int:
 def _linear(path: str, module: nn.Module, width: int) -> Iterator[Part]:
     from transformers.pytorch_utils import Conv1D
 
-    axis = {nn.Linear: 0, Conv1D: 1}.get(type(module))
+    axis = 0 if type(module) is nn.Linear else 1 if type(module) is Conv1D else None
     weight = getattr(module, "weight", None)
     if axis is None or not isinstance(weight, Tensor) or weight.ndim != 2 or weight.shape[axis] != width:
         raise ModelError(

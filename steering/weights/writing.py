@@ -122,7 +122,7 @@ def check_agreed(model: Model, agreed: Agreement, normed: bool, nearest: bool) -
 
 
 def _norm_says(model: Model, why: str) -> str:
-    return f"{type(model.hf).__name__} has a norm between its writers and the stream, and no weights equal this edit: {why}"
+    return f"{type(model.hf).__name__} has a norm between writers and stream, and no weights equal this edit: {why}"
 
 
 def post_norm(model: Model, place: Place) -> nn.Module | None:
@@ -203,7 +203,9 @@ class _Look:
     def __init__(self, seen: list[Tensor]) -> None:
         self.seen = seen
 
-    def ops(self, _arch: Any) -> list[Op]:
+    def ops(self, arch: Any) -> list[Op]:
+        del arch
+
         def change(x: Tensor, _cells: Any) -> Tensor:
             self.seen.append(x.reshape(-1, x.shape[-1])[-1].clone())
             return x
@@ -215,7 +217,7 @@ def no_bias(model: Model, place: Place) -> str:
     """Why an addition has no place."""
     what = "attention" if place[1] == "attn" else "MLP"
     return (
-        f"the {what} of layer {place[0]} of {type(model.hf).__name__} has no bias, and its configuration has no setting "
-        "for one that plain transformers would load: keep the vector a run-time edit, export it as an adapter "
+        f"the {what} of layer {place[0]} of {type(model.hf).__name__} has no bias, and its configuration has no "
+        "setting for one that plain transformers would load: keep the vector a run-time edit, export it as an adapter "
         "(steering.lora), or add at resid_pre of layer 0, which is the embedding"
     )
