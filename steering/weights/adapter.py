@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from packaging.version import Version
 from torch import Tensor, nn
 
 from interp.errors import ModelError
@@ -29,6 +30,7 @@ from steering.weights.writing import as_edits, changes_for, check_agreed, shift_
 
 NAME = "default"
 """What peft calls the only adapter."""
+_PEFT = "0.21"
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +112,8 @@ def lora(model: Model, edit: Any, *, nearest: bool = False) -> Adapter:
         peft: Any = import_module("peft")
     except ImportError as error:
         raise ModelError(f"an adapter needs peft ({error}): pip install refusalkit[export]") from error
+    if Version(peft.__version__) < Version(_PEFT):  # which lays fused experts out otherwise
+        raise ModelError(f"an adapter needs peft {_PEFT} or later, and {peft.__version__} is installed: upgrade it")
     edits = as_edits(edit)
     changes, normed = changes_for(model, edits)
     shell, judge = Shell(model.hf, model.arch), Judge(model, edits)

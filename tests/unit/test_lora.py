@@ -147,6 +147,12 @@ def test_the_folder_names_no_path_of_this_machine(tmp_path: Path) -> None:
         steering.lora(loaded("llama"), vector()).save(folder)
 
 
+def test_an_old_peft_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peft, "__version__", "0.19.0")
+    with pytest.raises(ModelError, match="needs peft 0.21 or later"):
+        steering.lora(loaded("llama"), vector())
+
+
 def test_without_peft_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "peft", None)
     with pytest.raises(ModelError, match=r"pip install refusalkit\[export\]"):
