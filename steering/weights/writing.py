@@ -139,7 +139,7 @@ def nearest_change(model: Model, place: Place, change: Change) -> Change:
 
     With gains `G`, `G x' = (I - r r') G x` for `x' = x - G^-1 r r'G x`: an oblique projection, of which the norm then
     sees another length. (Projecting at right angles to `G r`, as is said of this case elsewhere, leaves nothing along
-    `r` either, but turns the rest: on random Gemmas its logits are four to six times further off.)
+    `r` either, but turns the rest: on random models its logits are three to eight times further off.)
     """
     norm = post_norm(model, place)
     assert norm is not None

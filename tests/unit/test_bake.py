@@ -15,6 +15,8 @@ import interp
 import steering
 from interp.edits import ablate, add, scale_heads, set_to
 from interp.errors import DirectionError, EditError, FormatError, ModelError, SiteError
+from steering.weights import writing
+from steering.weights.plan import Change
 from tests.helpers.slow import PROMPTS, loaded
 from tests.helpers.tiny import _WIDE, DEVICE, FAMILIES, SHAPE, tiny_model, tiny_tokenizer
 from tests.helpers.weights import EXACT, NORMED, edited_logits, every_logit, off, own, snapshot, unchanged, vector
@@ -73,6 +75,39 @@ def test_the_nearest_weights_write_the_same_but_for_its_length(family: str, tmp_
     cosine = torch.nn.functional.cosine_similarity(ours.sel("attn_out", 0).float(), theirs.float(), dim=-1)
     assert float(cosine.min()) > 1 - 1e-5  # the first attention sees the same stream
     assert "**not equal**" in (tmp_path / "baked" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("family", NORMED)
+def test_a_projection_at_right_angles_to_the_scaled_direction_is_further_off(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nearest = steering.bake(loaded(family), vector(), nearest=True).agreement
+    oblique = writing.nearest_change
+
+    def right_angled(*given: Any) -> Change:
+        scaled = oblique(*given).into
+        unit = scaled / scaled.norm()
+        return Change(-unit, unit, torch.zeros(48, dtype=torch.float64))
+
+    monkeypatch.setattr(writing, "nearest_change", right_angled)
+    other = steering.bake(loaded(family), vector(), nearest=True).agreement
+    assert other.along is not None and other.along < 1e-5
+    assert other.error > 3 * nearest.error and other.median > 3 * nearest.median
+
+
+def test_the_nearest_comes_nearer_in_wider_models() -> None:
+    errors: list[float] = []
+    for width in (48, 192):
+        config = hf.Gemma2Config(**{**_WIDE, "hidden_size": width, "sliding_window": 8})
+        torch.manual_seed(0)
+        small = hf.Gemma2ForCausalLM(config).eval().to(DEVICE)
+        with torch.no_grad():
+            for weight in small.parameters():
+                weight.copy_(torch.randn_like(weight) * 0.2 if weight.ndim == 1 else weight * 3)
+        errors.append(
+            steering.bake(interp.load(small, tiny_tokenizer()), vector(1, width), nearest=True).agreement.median
+        )
+    assert errors[1] < errors[0] / 2
 
 
 def test_an_ablation_before_the_norm_is_exact_in_every_family() -> None:
@@ -165,6 +200,17 @@ def test_an_addition_becomes_a_bias(family: str, site: str, tmp_path: Path) -> N
     if family == "llama":
         assert not model.hf.config.mlp_bias and not model.hf.config.attention_bias
         assert again.config.attention_bias if site == "attn_out" else again.config.mlp_bias
+
+
+@pytest.mark.parametrize("family", ["qwen3", "qwen3_moe", "deepseek_v3"])
+def test_an_addition_after_attention_may_have_a_bias_where_one_after_the_mlp_has_none(
+    family: str, tmp_path: Path
+) -> None:
+    model, edit = loaded(family), add(vector(), 0.5, site="resid_mid", layer=1)
+    steering.bake(model, edit).save(tmp_path / "baked")
+    again = plain(tmp_path / "baked")
+    assert again.config.attention_bias and not model.hf.config.attention_bias
+    assert off(every_logit(again, model), edited_logits(model, [edit])) <= 1e-4
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -329,7 +375,9 @@ def test_the_folder_tells_what_was_done_and_with_what(tmp_path: Path) -> None:
 
 def test_files_for_images_go_along(tmp_path: Path) -> None:
     source = tmp_path / "source"
-    tiny_model("gemma3_multimodal").save_pretrained(source)
+    small = tiny_model("gemma3_multimodal")
+    torch.nn.init.normal_(small.model.multi_modal_projector.mm_input_projection_weight)
+    small.save_pretrained(source)
     tiny_tokenizer().save_pretrained(source)
     (source / "preprocessor_config.json").write_text('{"image_processor_type": "Gemma3ImageProcessor"}')
     baked = steering.bake(interp.load(str(source)), vector(), nearest=True)

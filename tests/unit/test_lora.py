@@ -19,7 +19,6 @@ from tests.helpers.tiny import FAMILIES, tiny_model, tiny_tokenizer
 from tests.helpers.weights import EXACT, NORMED, edited_logits, every_logit, off, own, snapshot, unchanged, vector
 
 peft = pytest.importorskip("peft")
-BIASED_EXPERTS = ("gpt_oss",)
 MIXTURES_WITHOUT_BIASES = ("mixtral", "qwen3_moe", "deepseek_v3")
 
 
@@ -99,6 +98,13 @@ def test_an_addition_needs_no_bias_in_the_base_model(family: str, tmp_path: Path
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_addition_before_the_first_block_is_one_to_the_embedding(family: str, tmp_path: Path) -> None:
     model, edit = loaded(family), add(vector(), 0.5, site="resid_pre", layer=0)
+    steering.lora(model, edit).save(tmp_path / "adapter")
+    assert off(every_logit(wrapped(family, tmp_path / "adapter"), model), edited_logits(model, [edit])) <= 1e-4
+
+
+@pytest.mark.parametrize("family", MIXTURES_WITHOUT_BIASES)
+def test_in_a_mixture_an_addition_after_attention_is_possible(family: str, tmp_path: Path) -> None:
+    model, edit = loaded(family), add(vector(), 0.5, site="attn_out", layer=1)
     steering.lora(model, edit).save(tmp_path / "adapter")
     assert off(every_logit(wrapped(family, tmp_path / "adapter"), model), edited_logits(model, [edit])) <= 1e-4
 
