@@ -20,6 +20,7 @@ from refusalkit.accept.judge import judge
 from refusalkit.accept.probing import probing
 from refusalkit.accept.rows import Rows
 from refusalkit.accept.two_directions import two_directions
+from refusalkit.accept.weights import weights
 from refusalkit.table import print_table
 
 TOPICS: tuple[Callable[[bool], Rows], ...] = (
@@ -32,6 +33,7 @@ TOPICS: tuple[Callable[[bool], Rows], ...] = (
     judge,
     cliff,
     heads,
+    weights,
 )
 _PROCESSES = 2
 

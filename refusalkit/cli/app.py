@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from refusalkit.cli import activations, cliff, evaluate, guard, heads, probe, serve
+from refusalkit.cli import activations, bake, cliff, evaluate, guard, heads, probe, serve
 from refusalkit.cli import options as opt
 from refusalkit.cli.quiet import hush
 
@@ -32,6 +32,7 @@ app.command()(probe.probe)
 app.command("eval")(evaluate.evaluate)
 app.command()(cliff.cliff)
 app.command()(heads.heads)
+app.command()(bake.bake)
 
 
 @app.command()
