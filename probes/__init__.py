@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from probes.causal import CausalCheck, causal_check
     from probes.causal_evidence import CausalEvidence
     from probes.cliff import RefusalCliff, find_cliff, refusal_cliff
+    from probes.cliff_judge import CliffJudge, Picks, cliff_as_judge
     from probes.directions import Angles, Cosines, Subspace, cosines, principal_angles, random_cosine, subspace
     from probes.estimators import (
         LinearProbe,
@@ -59,6 +60,7 @@ _WHERE = {
     "CausalCheck": "probes.causal",
     "CausalEvidence": "probes.causal_evidence",
     "ClassifierGuard": "probes.guard.others",
+    "CliffJudge": "probes.cliff_judge",
     "Control": "probes.sweep_controls",
     "Cosines": "probes.directions",
     "Dissociation": "probes.two_causal",
@@ -76,6 +78,7 @@ _WHERE = {
     "MLPProbe": "probes.estimators",
     "MeanDifference": "probes.estimators",
     "NearestCentroid": "probes.estimators",
+    "Picks": "probes.cliff_judge",
     "Place": "probes.estimators",
     "Price": "probes.price",
     "Probe": "probes.estimators",
@@ -99,6 +102,7 @@ _WHERE = {
     "candidates": "probes.candidate_scores",
     "category_directions": "probes.categories",
     "causal_check": "probes.causal",
+    "cliff_as_judge": "probes.cliff_judge",
     "cosines": "probes.directions",
     "decisions": "probes.prober",
     "dissociation": "probes.two_causal",
@@ -139,6 +143,7 @@ __all__ = [
     "CausalCheck",
     "CausalEvidence",
     "ClassifierGuard",
+    "CliffJudge",
     "Control",
     "Cosines",
     "Dissociation",
@@ -156,6 +161,7 @@ __all__ = [
     "MLPProbe",
     "MeanDifference",
     "NearestCentroid",
+    "Picks",
     "Place",
     "Price",
     "Probe",
@@ -179,6 +185,7 @@ __all__ = [
     "candidates",
     "category_directions",
     "causal_check",
+    "cliff_as_judge",
     "cosines",
     "decisions",
     "dissociation",
