@@ -40,7 +40,9 @@ def repair(
     n_retain: Annotated[int, typer.Option(help="Harmless prompts, rolled out and kept as they are.", min=8)] = 200,
     n_test: Annotated[int, typer.Option(help="Most held-out prompts per class.", min=8)] = 200,
     max_new_tokens: Annotated[int, typer.Option(help="Longest thought and answer in tokens.", min=1)] = 2048,
-    temperature: Annotated[float, typer.Option(help="Of the pool's rollouts; 0 is greedy.", min=0)] = 0.7,
+    temperature: Annotated[
+        float, typer.Option(help="Of the pool's rollouts; 0 is greedy, the paper samples at 0.7.", min=0)
+    ] = 0.0,
     plateau: Annotated[str, typer.Option(help="mean, max or quantile of the last part of the thought.")] = "mean",
     window: Annotated[float, typer.Option(help="That part, as a share of the thought.", min=0.01, max=1)] = 0.25,
     steps: Annotated[int, typer.Option(help="Updates.", min=1)] = 40,

@@ -71,6 +71,7 @@ def adapted(model: Model, rank: int, alpha: int, targets: list[str], seed: int) 
     devices = [model.device] if model.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # between peft and transformers
+        warnings.filterwarnings("ignore", "fan_in_fan_out")  # which peft sets as a Conv1D of GPT-2 needs it
         torch.manual_seed(seed)
         return get_peft_model(copied, config).eval()
 
