@@ -154,6 +154,7 @@ def repair(
     if folder is not None:
         save_adapter(peft_model, model.name, folder, about)
         trainer.drop_checkpoint()
+        about = read_about(folder)
     return Repair(as_model(model, peft_model), folder, tuple(losses), *counts, about)
 
 

@@ -44,7 +44,7 @@ def test_the_command_writes_adapter_tables_and_a_page(written: tuple[Path, str])
     assert found["after"]["harmless"]["k"] == 0 and found["cliff"]["before"]["value"] > found["cliff"]["after"]["value"]
     assert "repaired on 2 of 40 harmful traces (5.0%), picked by 'cliff'" in said and "adapter: " in said
     page = (out / "repair.html").read_text()
-    assert "Refusal after thinking" in page and "http" not in page.split("<script")[0]
+    assert "Refusal after thinking" in page and "https:" not in page.split("<script")[0]
     model = interp.load("organism:cliff", thinking=True)
     again = steering.load_repair(model, out / "adapter").generate(
         interp.prompts("organism").test[:4], max_new_tokens=96
@@ -71,20 +71,20 @@ def test_the_table_is_printed_kept_by_cell_and_read_again(
     pool = written[0] / "pool.jsonl"
     options[2] = tmp_path / "pool-split.jsonl"
     interp.traces(pool).split(0.7, 0.0, 0.3).save(options[2])
-    grid = ["--sizes", "1", "--rules", "cliff,random,all", "--seeds", "2", "--steps", "8"]
+    grid = ["--sizes", "1", "--rules", "cliff,random", "--seeds", "1", "--steps", "8"]
     said = run(*options, *grid)
     cells = {f.name for f in (tmp_path / "cells").iterdir()}
-    assert cells == {"plain.json", *(f"{r}-{s}.json" for r in ("cliff-1", "random-1", "all") for s in (0, 1))}
+    assert cells == {"plain.json", "cliff-1-0.json", "random-1-0.json"}
     assert "Repairs of organism:cliff" in said and "random picks" in said
     table = json.loads((tmp_path / "table.json").read_text())
-    assert [(row["n"], row["rule"], row["seeds"]) for row in table["rows"]][:2] == [(1, "cliff", 2), (1, "random", 2)]
+    assert [(row["n"], row["rule"], row["seeds"]) for row in table["rows"]] == [(1, "cliff", 1), (1, "random", 1)]
     assert {"table.csv", "cells.csv", "table.html"} <= {f.name for f in tmp_path.iterdir()}
     (tmp_path / "cells" / "cliff-1-0.json").unlink()
     steps: list[int] = []
     step = Trainer._step  # pyright: ignore[reportPrivateUsage]
     monkeypatch.setattr(Trainer, "_step", lambda self, n: (steps.append(n), step(self, n))[1])
     assert run(*options, *grid) == said and len(steps) == 8, "one cell was made again, with the same result"
-    (tmp_path / "cells" / "all-0.json").write_text("{")
+    (tmp_path / "cells" / "random-1-0.json").write_text("{")
     with pytest.raises(AssertionError, match="delete it, and it is made again"):
         run(*options, *grid)
 

@@ -169,6 +169,12 @@ def test_what_is_on_disk_is_pefts_and_says_where_it_comes_from(tmp_path: Path) -
     assert json.loads((tmp_path / "a" / CONFIG).read_text())["r"] == 8
 
 
+def test_a_repaired_model_is_not_repaired_again_before_it_is_merged() -> None:
+    found = steering.repair(thinker(), some_traces(), **SMALL)
+    with pytest.raises(ModelError, match="has adapters already"):
+        steering.repair(found.model, some_traces(), **SMALL)
+
+
 def test_the_users_random_numbers_stay_where_they_were() -> None:
     torch.manual_seed(5)
     want = torch.rand(3)
