@@ -25,7 +25,7 @@ TABLE_SCHEMA = "refusalkit/repair-table/1"
 COLUMNS = (
     ("harmful refused", "harmful", ("low", "high")),
     ("harmless refused", "harmless", ("harmless_low", "harmless_high")),
-    ("less than on all", "to_all", ("to_all_low", "to_all_high")),
+    ("against all", "to_all", ("to_all_low", "to_all_high")),
     ("against random", "to_random", ("to_random_low", "to_random_high")),
 )  # fmt: skip
 

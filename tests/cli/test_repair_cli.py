@@ -67,10 +67,8 @@ def test_the_table_is_printed_kept_by_cell_and_read_again(
 ) -> None:
     from steering.repairs.training import Trainer
 
-    options = ["--table", "--traces", written[0] / "picks.jsonl", "--out", tmp_path]
-    pool = written[0] / "pool.jsonl"
-    options[2] = tmp_path / "pool-split.jsonl"
-    interp.traces(pool).split(0.7, 0.0, 0.3).save(options[2])
+    own = interp.traces(written[0] / "pool.jsonl").split(0.7, 0.0, 0.3).save(tmp_path / "own.jsonl")
+    options = ["--table", "--traces", own, "--out", tmp_path]
     grid = ["--sizes", "1", "--rules", "cliff,random", "--seeds", "1", "--steps", "8"]
     said = run(*options, *grid)
     cells = {f.name for f in (tmp_path / "cells").iterdir()}
