@@ -13,21 +13,10 @@ if TYPE_CHECKING:
     from probes.causal_evidence import CausalEvidence
     from probes.cliff import RefusalCliff, refusal_cliff
     from probes.cliff_finding import find_cliff
+    from probes.cliff_judge import CliffJudge, Picks, cliff_as_judge
     from probes.decided import decisions
     from probes.directions import Angles, Cosines, Subspace, cosines, principal_angles, random_cosine, subspace
-    from probes.estimators import (
-        LinearProbe,
-        LogisticProbe,
-        MeanDifference,
-        MLPProbe,
-        NearestCentroid,
-        Place,
-        Probe,
-        RidgeProbe,
-        WhitenedMeanDifference,
-        fit_logistic,
-        load_probe,
-    )
+    from probes.estimators import LinearProbe, LogisticProbe, MLPProbe, MeanDifference, NearestCentroid, Place, Probe, RidgeProbe, WhitenedMeanDifference, fit_logistic, load_probe
     from probes.evaluation import evaluate
     from probes.evaluation_result import Evaluation
     from probes.guard.baselines import AnswerBaseline, LearningCurve, TextBaseline, learning_curve, own_refusals
@@ -62,6 +51,7 @@ _WHERE = {
     "CausalCheck": "probes.causal",
     "CausalEvidence": "probes.causal_evidence",
     "ClassifierGuard": "probes.guard.others",
+    "CliffJudge": "probes.cliff_judge",
     "Control": "probes.sweep_controls",
     "Cosines": "probes.directions",
     "Dissociation": "probes.two_causal",
@@ -79,6 +69,7 @@ _WHERE = {
     "MLPProbe": "probes.estimators",
     "MeanDifference": "probes.estimators",
     "NearestCentroid": "probes.estimators",
+    "Picks": "probes.cliff_judge",
     "Place": "probes.estimators",
     "Price": "probes.price",
     "Probe": "probes.estimators",
@@ -102,6 +93,7 @@ _WHERE = {
     "candidates": "probes.candidate_scores",
     "category_directions": "probes.categories",
     "causal_check": "probes.causal",
+    "cliff_as_judge": "probes.cliff_judge",
     "cosines": "probes.directions",
     "decisions": "probes.decided",
     "dissociation": "probes.two_causal",
@@ -142,6 +134,7 @@ __all__ = [
     "CausalCheck",
     "CausalEvidence",
     "ClassifierGuard",
+    "CliffJudge",
     "Control",
     "Cosines",
     "Dissociation",
@@ -159,6 +152,7 @@ __all__ = [
     "MLPProbe",
     "MeanDifference",
     "NearestCentroid",
+    "Picks",
     "Place",
     "Price",
     "Probe",
@@ -182,6 +176,7 @@ __all__ = [
     "candidates",
     "category_directions",
     "causal_check",
+    "cliff_as_judge",
     "cosines",
     "decisions",
     "dissociation",

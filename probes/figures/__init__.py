@@ -18,6 +18,7 @@ from probes.figures.heads import attention_picture, head_map, suppression_curve
 from probes.figures.lines import separation_lines
 from probes.figures.maps import candidate_maps
 from probes.figures.matrices import angle_bars, cosine_maps, transfer_map
+from probes.figures.repair import loss_curve, misalignment_plane, repair_bars, repair_lines
 from probes.figures.sweep import sweep_lines, sweep_map
 from probes.figures.trace import trace_curve, trace_map
 from probes.figures.trace_page import trace_page
@@ -39,8 +40,12 @@ __all__ = [
     "held_out_strip",
     "jailbreak_shifts",
     "learning_curves",
+    "loss_curve",
+    "misalignment_plane",
     "reading_bars",
     "reliability_curves",
+    "repair_bars",
+    "repair_lines",
     "roc_curves",
     "score_strip",
     "separation_lines",

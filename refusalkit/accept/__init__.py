@@ -18,6 +18,7 @@ from refusalkit.accept.guard import guard
 from refusalkit.accept.heads import heads
 from refusalkit.accept.judge import judge
 from refusalkit.accept.probing import probing
+from refusalkit.accept.repair import repair
 from refusalkit.accept.rows import Rows
 from refusalkit.accept.two_directions import two_directions
 from refusalkit.accept.weights import weights
@@ -34,6 +35,7 @@ TOPICS: tuple[Callable[[bool], Rows], ...] = (
     cliff,
     heads,
     weights,
+    repair,
 )
 _PROCESSES = 2
 

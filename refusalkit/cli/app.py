@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from refusalkit.cli import activations, bake, cliff, evaluate, guard, heads, probe, serve
+from refusalkit.cli import activations, bake, cliff, evaluate, guard, heads, probe, repair, serve
 from refusalkit.cli import options as opt
 from refusalkit.cli.quiet import hush
 
@@ -33,6 +33,8 @@ app.command("eval")(evaluate.evaluate)
 app.command()(cliff.cliff)
 app.command()(heads.heads)
 app.command()(bake.bake)
+app.command()(repair.repair)
+
 
 
 @app.command()

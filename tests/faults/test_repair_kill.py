@@ -1,0 +1,40 @@
+"""A repair that is killed ends, when it is run again, with the bytes of one that never was."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+CODE = """
+import sys
+import steering
+from interp.text.chat import Trace
+from interp.text.prompts import Prompt
+from interp.tracing.traces import Traces
+from tests.helpers.thinking import thinker
+
+texts = Traces.of([Trace(Prompt(f"How to {'so ' * i}do it?", "harmful"), "I see.", "Sure.") for i in range(3)])
+found = steering.repair(
+    thinker(), texts, out=sys.argv[1], refusals=["No.", "Never."], steps=60, batch_size=2, checkpoint_every=1
+)
+sys.stdout.write(repr(found.losses))
+"""
+
+
+def start(out: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", CODE, str(out)], stdout=subprocess.PIPE, text=True)
+
+
+def test_a_repair_that_was_killed_ends_as_if_it_never_was(tmp_path: Path) -> None:
+    whole = start(tmp_path / "whole").communicate(timeout=300)[0]
+    killed = start(tmp_path / "killed")
+    while not (tmp_path / "killed" / "checkpoint.safetensors").exists() and killed.poll() is None:
+        time.sleep(0.01)
+    killed.kill()
+    killed.communicate()
+    assert (tmp_path / "killed" / "checkpoint.safetensors").exists(), "it was killed before its end"
+    assert start(tmp_path / "killed").communicate(timeout=300)[0] == whole
+    for name in ("adapter_model.safetensors", "adapter_config.json", "repair.json"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
