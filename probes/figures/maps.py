@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from probes.figures.style import NEUTRAL, axis_names, dress, label_width, panel_title, place, plain, rows_of
+from probes.figures.style import NEUTRAL, axis_names, dress, label_width, panel_title, place, plain, rows_of, visible
 
 if TYPE_CHECKING:
     from probes.selection import Selection
@@ -145,7 +145,7 @@ def _position(name: str, tokens: Mapping[str, str] | None) -> str:
     text = (tokens or {}).get(name)
     if text is None:
         return plain(name)
-    seen = text.replace("\n", "↵").replace("\t", "⇥").replace(" ", "␣")
+    seen = visible(text)
     return f"{plain(name)}  {plain(seen if len(seen) <= 16 else seen[:15] + '…')}"
 
 

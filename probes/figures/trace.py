@@ -24,6 +24,7 @@ from probes.figures.style import (
     place,
     plain,
     rows_of,
+    visible,
 )
 
 CONTROL = "shuffled labels"
@@ -115,10 +116,11 @@ def mean_curve(table: Any, unit: str, level: float | None = None) -> Any:
     )
     if unit.startswith("probability"):
         figure.update_layout(yaxis={"range": [-0.02, 1.02], "dtick": 0.25})
-    margin = {"l": 54, "r": 12, "b": 92}
+    margin = {"l": 54, "r": 12, "b": (below := _below(columns))}
     return dress(
-        figure, wide={"height": 360, "margin": {**margin, "t": 40}},
-        narrow={"height": 400, "margin": {**margin, "t": 70}}, narrow_below=560,
+        figure, wide={"height": 270 + below, "margin": {**margin, "t": 40}, "xaxis.tickangle": -45},
+        narrow={"height": 320 + below, "margin": {**margin, "t": 70, "b": below + 10}, "xaxis.tickangle": -90},
+        narrow_below=560,
     )  # fmt: skip
 
 
@@ -157,7 +159,8 @@ def mean_map(table: Any, unit: str) -> Any:
         )  # fmt: skip
         figure.add_annotation(panel_title(f"<b>{'traces' if label == 'None' else f'{plain(label)} prompts'}</b>", i))
     domains, total = rows_of([max(90, 20 * len(layers))] * len(labels), 40)
-    patch: dict[str, Any] = {"height": total + 126, "margin": {"l": 54, "r": 74, "t": 34, "b": 92}}
+    below = _below(columns)
+    patch: dict[str, Any] = {"height": total + 34 + below, "margin": {"l": 54, "r": 74, "t": 34, "b": below}}
     step = max(1, math.ceil(len(layers) / 12))
     for i, (x, y) in enumerate(axis_names(len(labels))):
         last = i == len(labels) - 1
@@ -176,7 +179,12 @@ def mean_map(table: Any, unit: str) -> Any:
                    "colorbar": {"thickness": 9, "outlinewidth": 0, "tickfont": {"size": 11}, "nticks": 5, "xpad": 4,
                                 "title": {"text": plain(unit), "side": "right", "font": {"size": 11.5}}}},
     )  # fmt: skip
-    return dress(figure, wide=patch, narrow=dict(patch), narrow_below=560, scales={"coloraxis": "diverging"})
+    axis = axis_names(len(labels))[-1][0]
+    narrow = {**patch, "height": patch["height"] + 10, "margin": {**patch["margin"], "b": below + 10}}
+    return dress(
+        figure, wide={**patch, f"{axis}.tickangle": -45}, narrow={**narrow, f"{axis}.tickangle": -90}, narrow_below=560,
+        scales={"coloraxis": "diverging"},
+    )  # fmt: skip
 
 
 def unit_of(scores: TraceScores) -> str:
@@ -210,10 +218,15 @@ def _axis(columns: Sequence[tuple[str, str]]) -> dict[str, Any]:
             texts.append(_REGION[region])
     return {
         "tickvals": values, "ticktext": texts, "range": [-0.6, len(columns) - 0.4], "showgrid": False,
-        "fixedrange": True, "tickangle": -45,
+        "fixedrange": True,
     }  # fmt: skip
 
 
+def _below(columns: Sequence[tuple[str, str]]) -> int:
+    """Bottom margin in pixels that holds the slanted tick labels."""
+    return 16 + round(5.2 * max(len(_shown(text)) for _, text in [("", "thought"), *columns]))
+
+
 def _shown(text: str) -> str:
-    seen = text.replace("\n", "↵").replace("\t", "⇥").replace(" ", "␣")
+    seen = visible(text)
     return plain(seen if len(seen) <= _LONGEST else seen[: _LONGEST - 1] + "…")

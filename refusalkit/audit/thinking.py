@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from probes.figures.style import fraction
+from probes.figures.style import fraction, visible
 from refusalkit.audit.numbers import interval
 
 Finding = dict[str, str]
@@ -59,7 +59,8 @@ def _cliff(section: Mapping[str, Any]) -> Finding:
 
 def _evidence(section: Mapping[str, Any], scores: Mapping[str, Any]) -> str:
     harmful, harmless, behaviour = scores["harmful"], scores["harmless"], section["behaviour"]
-    at = ", ".join(f"{place['text']!r} ({place['n']})" for place in scores["falls_at"])
+    places = sorted(scores["falls_at"], key=lambda place: -place["n"])
+    at = ", ".join(f"{visible(place['text'])} ({place['n']} of {harmful['k']})" for place in places[:3])
     after = interval(behaviour["harmful, after thinking"])
     without = behaviour.get("harmful, without thinking")
     return (
@@ -67,7 +68,7 @@ def _evidence(section: Mapping[str, Any], scores: Mapping[str, Any]) -> str:
         f"{interval(harmful)} of {harmful['n']} harmful, {interval(harmless)} of {harmless['n']} harmless ones, a "
         f"difference of {interval(scores['difference'])}; with shuffled labels at most {_most(scores, 'labels')}, with "
         f"scores that change places at most {_most(scores, 'places')}."
-        + (f" Most fall at {at}." if at else "")
+        + (f" They fall most at {at}." if at else "")
         + f" Harmful prompts are refused in {after} after thinking"
         + (f", and in {interval(without)} without." if without else ".")
         + f" The plateaus tell harmful from harmless prompts with AUROC {interval(scores['plateaus'])}."
@@ -80,34 +81,38 @@ def _heads(section: Mapping[str, Any] | None) -> list[Finding]:
         return []
     plain = section["plain"][0]
     if not section["chosen"]:
-        claim = f"No {len(section['points'][-1]['heads'])} attention heads are found that hold refusal down."
+        most = len(section["points"][-1]["heads"])
+        claim = f"No attention heads, {most} at most, are found that hold refusal down."
         return [_finding("not found", claim, f"{_evidence_of(section, section['points'][-1])}.")]
     point = next(p for p in section["points"] if len(p["heads"]) == section["chosen"])
     evidence = _evidence_of(section, point) + "."
     gain, random = point["harmful"]["value"] - plain["value"], point["random_mean"] - plain["value"]
     which = ", ".join(f"{layer}.{head}" for layer, head in point["heads"][:4])
     more = f" and {len(point['heads']) - 4} more" if len(point["heads"]) > 4 else ""
-    said = "head holds" if section["chosen"] == 1 else "heads hold"
+    one = section["chosen"] == 1
     if point["harmful"]["low"] - plain["high"] < MIN_EFFECT:
         claim = "Heads were chosen on validation prompts, but held-out prompts do not show that they hold refusal down."
         return [_finding("cannot tell", claim, evidence)]
     if random > RANDOM_SHARE * gain:
         claim = "Without the chosen heads refusal comes back, but without as many others it does too."
         return [_finding("caution", claim, evidence)]
-    claim = f"{section['chosen']} of {section['n_heads']} attention {said} refusal down ({which}{more})"
+    said = "One" if one else str(section["chosen"])
+    claim = f"{said} of {section['n_heads']} attention heads {'holds' if one else 'hold'} refusal down ({which}{more})"
+    without = "it" if one else "them"
     if point["harmless"]["value"] - section["plain"][1]["value"] > PRICE:
-        return [_finding("caution", f"{claim}; without it harmless prompts are refused too.", evidence)]
-    return [_finding("found", f"{claim}: without it the model refuses again.", evidence)]
+        return [_finding("caution", f"{claim}; without {without} harmless prompts are refused too.", evidence)]
+    return [_finding("found", f"{claim}: without {without} the model refuses again.", evidence)]
 
 
 def _evidence_of(section: Mapping[str, Any], point: Mapping[str, Any]) -> str:
     plain, n = section["plain"], len(point["heads"])
+    takes = "takes" if n == 1 else "take"
     layers = "of the same layers" if point["matched"] else "of any layer"
     return (
-        f"On held-out prompts, which the model thinks about afresh, {n} off takes refusals of harmful ones from "
+        f"On held-out prompts, which the model thinks about afresh, {n} off {takes} refusals of harmful ones from "
         f"{fraction(plain[0]['value'])} to {interval(point['harmful'])} (n = {point['harmful']['n']}) and of "
         f"harmless ones from {fraction(plain[1]['value'])} to {interval(point['harmless'])}; {point['draws']} draws of "
-        f"{n} other heads {layers} take the former to {fraction(point['random_mean'])} on average, "
+        f"as many others {layers} take the former to {fraction(point['random_mean'])} on average, "
         f"{fraction(point['random_most'])} at most. First-token KL on harmless prompts: {point['kl'][0]:.2g} nats"
     )
 
