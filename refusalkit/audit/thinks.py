@@ -69,12 +69,13 @@ def thinking_section(
     told = {"max_thought_tokens": room, "thoughts": dict(Counter(thoughts.status))}
     try:
         found = refusal_cliff(
-            thinking, thoughts, n_shuffles=_SHUFFLES, judged=judge, seed=settings.seed, progress=progress
-        )
+            thinking, thoughts, n_shuffles=_SHUFFLES, seed=settings.seed, progress=progress,
+            judged=judge,  # pyright: ignore[reportArgumentType] -- it is called by place
+        )  # fmt: skip
     except PromptError as error:
         return {"followed": False, "thinks": True, "reason": str(error), **told}
     low, high = found.difference
-    section = {
+    section: dict[str, Any] = {
         "followed": True, "thinks": True, "found": found.found, "reason": found.reason, **told,
         "behaviour": {name: rate_json(rate) for name, rate in found.behaviour.items()},
         "prober": None, "scores": None,
