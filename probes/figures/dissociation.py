@@ -30,7 +30,7 @@ _ROW = 38
 _BAR = 0.6
 _DOT = {"symbol": "circle", "size": 6, "color": "#ffffff", "line": {"width": 1.3, "color": "#33373d"}}
 _COLOURS = {"harmfulness": KINDS[3], "refusal": REFUSES}
-_WAYS = {"add": "added", "gap": "by the classes' gap"}
+_WAYS = {"add": "added", "gap": "by its own gap"}
 _FADED = "rgba(139,145,154,0.45)"
 
 
@@ -82,8 +82,9 @@ def dissociation_bars(effects: Sequence[Effect], least: float) -> Any:
             "%{customdata[3]}<extra></extra>", **at,
         )  # fmt: skip
         for y, e in enumerate(rows):
+            verdict = f"<span style='font-size:0.87em'>{e.verdict(least)}</span>"
             figure.add_annotation(
-                text=f"<b>{fraction(share[y])}</b> {e.verdict(least)}", x=1, xref=f"x{n} domain", xshift=10,
+                text=f"<b>{fraction(share[y])}</b><br>{verdict}", x=1, xref=f"x{n} domain", xshift=10,
                 xanchor="left", y=y, yref=f"y{n}", showarrow=False, font={"size": 12}, align="left",
             )  # fmt: skip
         figure.add_shape(
@@ -107,11 +108,11 @@ def dissociation_bars(effects: Sequence[Effect], least: float) -> Any:
     heights = [_ROW * max(1, len(rows)) for rows in panels]
     left = label_width([e.behaviour for e in effects] + [_way(e)[: round(0.9 * len(_way(e)))] for e in effects])
     domains, total = rows_of(heights, 62)
-    shape: dict[str, Any] = {"height": total + 112, "margin": {"l": left, "r": 158, "t": 76, "b": 34}}
+    shape: dict[str, Any] = {"height": total + 112, "margin": {"l": left, "r": 112, "t": 76, "b": 34}}
     for axes, domain in zip(axis_names(len(panels)), domains, strict=True):
         shape |= place(axes, [0, 1], domain)
     figure.update_layout(legend=legend_above(), bargap=0, barmode="overlay")
-    narrow = {**shape, "height": total + 136, "margin": {"l": left, "r": 142, "t": 100, "b": 34}}
+    narrow = {**shape, "height": total + 136, "margin": {"l": left, "r": 96, "t": 100, "b": 34}}
     for axes in axis_names(len(panels)):
         for look, ticks in ((shape, (0, 0.25, 0.5, 0.75, 1)), (narrow, (0, 0.5, 1))):
             look |= {f"{axes[0]}.tickvals": list(ticks), f"{axes[0]}.ticktext": [f"{t:g}" for t in ticks]}

@@ -283,7 +283,7 @@ def _panels(figure: Any, n: int, side: int) -> Any:
     across = min(3, max(1, n))
     rows = math.ceil(max(1, n) / across)
     domains, total = rows_of([side] * rows, 92)
-    wide: dict[str, Any] = {"height": total + 150, "margin": {"l": 54, "r": 16, "t": 102, "b": 48}}
+    wide: dict[str, Any] = {"height": total + 122, "margin": {"l": 54, "r": 16, "t": 74, "b": 48}}
     gap = 0.1
     width = (1 - gap * (across - 1)) / across
     for i, axes in enumerate(axis_names(n)):

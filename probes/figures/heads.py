@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,6 @@ from probes.figures.style import (
     REFUSES,
     dress,
     faded,
-    fraction,
     label_width,
     legend_above,
     plain,
@@ -25,32 +25,44 @@ if TYPE_CHECKING:
     from probes.suppression import SuppressionHeads
 
 
-def head_map(found: HeadSweep | Attribution, marked: tuple[tuple[int, int], ...] = ()) -> Any:
+def head_map(found: HeadSweep | Attribution, marked: Sequence[tuple[int, int]] = ()) -> Any:
     """Every head's mean effect (a sweep) or contribution (an attribution), layer by head.
 
     A cross marks a head whose 95 % interval holds 0, a ring the heads that are `marked`.
     """
-    import plotly.graph_objects as go
-
-    table = found.to_frame()
-    table = table[table["head"].notna()]
     from interp.heads import HeadSweep
 
-    swept = isinstance(found, HeadSweep)
-    value, said = ("effect", "head changed") if swept else ("mean", "written along the direction")
+    table = found.to_frame()
+    if isinstance(found, HeadSweep):
+        return effect_map(table, len(found.prompts), "the metric gains, head changed", marked)
+    return effect_map(table.rename(columns={"mean": "effect"}), len(found.prompts), "written along it", marked)
+
+
+def effect_map(table: Any, n: int, unit: str, marked: Sequence[tuple[int, int]] = ()) -> Any:
+    """The map from its table; see `head_map`.
+
+    Args:
+        table: pandas with `layer`, `head`, `effect`, `low`, `high`; rows without a head are left out.
+        n: Prompts behind each mean.
+        unit: What the effect is; title of the colour bar.
+        marked: Heads (layer, head) to mark.
+    """
+    import plotly.graph_objects as go
+
+    table = table[table["head"].notna()]
     layers, heads = int(table["layer"].max()) + 1, int(table["head"].max()) + 1
     grid = np.full((layers, heads), np.nan)
     spread = np.full((layers, heads, 2), np.nan)
     for row in table.itertuples():
-        grid[int(row.layer), int(row.head)] = getattr(row, value)
+        grid[int(row.layer), int(row.head)] = row.effect
         spread[int(row.layer), int(row.head)] = row.low, row.high
     size = float(np.nanmax(np.abs(grid))) or 1.0
     figure = go.Figure()
     figure.add_heatmap(
         z=[[None if math.isnan(v) else v for v in line] for line in grid], x=list(range(heads)), y=list(range(layers)),
         xgap=1.5, ygap=1.5, hoverongaps=False, coloraxis="coloraxis", customdata=spread.tolist(),
-        hovertemplate=f"layer %{{y}}, head %{{x}}<br>{said}: %{{z:.3g}} "
-        f"[%{{customdata[0]:.3g}}, %{{customdata[1]:.3g}}]<br>n = {len(found.prompts)}<extra></extra>",
+        hovertemplate=f"layer %{{y}}, head %{{x}}<br>{unit}: %{{z:.3g}} "
+        f"[%{{customdata[0]:.3g}}, %{{customdata[1]:.3g}}]<br>n = {n}<extra></extra>",
     )  # fmt: skip
     unsure = [(layer, head) for layer in range(layers) for head in range(heads)
               if spread[layer, head, 0] <= 0 <= spread[layer, head, 1]]  # fmt: skip
@@ -58,29 +70,43 @@ def head_map(found: HeadSweep | Attribution, marked: tuple[tuple[int, int], ...]
         x=[h for _, h in unsure], y=[layer for layer, _ in unsure], mode="markers", hoverinfo="skip",
         marker={"symbol": "x-thin", "size": 6, "line": {"width": 1.1, "color": NEUTRAL}},
     )  # fmt: skip
-    figure.add_scatter(
-        x=[h for _, h in marked], y=[layer for layer, _ in marked], mode="markers", hoverinfo="skip",
-        cliponaxis=False, marker={"symbol": "circle-open", "size": 15, "color": "#15181c", "line": {"width": 2.2}},
-    )  # fmt: skip
+    for colour, width in (("#ffffff", 5.0), ("#15181c", 2.2)) if marked else ():
+        figure.add_scatter(
+            x=[h for _, h in marked], y=[layer for layer, _ in marked], mode="markers", hoverinfo="skip",
+            cliponaxis=False,
+            marker={"symbol": "circle-open", "size": 14, "color": colour, "line": {"width": width}},
+        )  # fmt: skip
     step, step_y = max(1, math.ceil(heads / 16)), max(1, math.ceil(layers / 24))
     figure.update_layout(
         showlegend=False,
         coloraxis={"cmin": -size, "cmax": size,
-                   "colorbar": {"thickness": 9, "outlinewidth": 0, "ticklen": 0, "nticks": 5}},
+                   "colorbar": {"thickness": 9, "outlinewidth": 0, "ticklen": 0, "nticks": 5, "xpad": 4,
+                                "title": {"text": plain(unit), "side": "right", "font": {"size": 11.5}}}},
         xaxis={"title": {"text": "head"}, "tickvals": list(range(heads))[::step], "range": [-0.5, heads - 0.5],
                "showgrid": False, "fixedrange": True},
         yaxis={"title": {"text": "layer"}, "tickvals": list(range(layers))[::step_y], "range": [-0.5, layers - 0.5],
                "showgrid": False, "fixedrange": True},
     )  # fmt: skip
-    look = {"height": max(200, 22 * layers) + 80, "margin": {"l": 50, "r": 60, "t": 16, "b": 46}}
+    look = {"height": max(200, 22 * layers) + 80, "margin": {"l": 50, "r": 74, "t": 16, "b": 46}}
     return dress(figure, wide=look, narrow=look, narrow_below=480, scales={"coloraxis": "diverging"})
 
 
 def suppression_curve(found: SuppressionHeads) -> Any:
     """Refusal against the number of heads switched off, with random heads, harmless prompts and intervals."""
+    drawn = [(len(p.heads), c.heads, c.rate.value, c.rate.n, c.times) for p in found.curve for c in p.controls]
+    return refusal_by_heads(found.to_frame(), drawn, found.chosen)
+
+
+def refusal_by_heads(table: Any, drawn: Sequence[tuple[int, Any, float, int, int]], chosen: int) -> Any:
+    """The curve from its table; see `suppression_curve`.
+
+    Args:
+        table: `SuppressionHeads.to_frame()`.
+        drawn: Random heads: how many, which, refusal without them, prompts, how often they were drawn.
+        chosen: Number of heads to mark; 0 for none.
+    """
     import plotly.graph_objects as go
 
-    table = found.to_frame()
     x = table["n_heads"].tolist()
     figure = go.Figure()
     lines = (("harmful", "harmful", "low", "high", REFUSES, "circle"),
@@ -98,22 +124,24 @@ def suppression_curve(found: SuppressionHeads) -> Any:
             "[%{customdata[1]:.2f}, %{customdata[2]:.2f}]<br>on harmless prompts: KL %{customdata[3]:.2g} nats, "
             "perplexity x %{customdata[4]:.3f}<extra></extra>",
         )  # fmt: skip
-    drawn = [(len(p.heads), c) for p in found.curve for c in p.controls for _ in range(c.times)]
-    jitter = np.random.default_rng(0).uniform(-0.12, 0.12, len(drawn))
+    dots = [one for one in drawn for _ in range(one[4])]
+    wide = 0.12 * (x[-1] or 1) / max(1, len(x) - 1)
+    jitter = np.random.default_rng(0).uniform(-wide, wide, len(dots))
     figure.add_scatter(
-        x=[k + j for (k, _), j in zip(drawn, jitter, strict=True)], y=[c.rate.value for _, c in drawn], mode="markers",
+        x=[one[0] + j for one, j in zip(dots, jitter, strict=True)], y=[one[2] for one in dots], mode="markers",
         name="harmful, other heads drawn", marker={"size": 6, "color": KINDS[2], "opacity": 0.55},
-        customdata=[[str(list(c.heads)), c.rate.n] for _, c in drawn],
+        customdata=[[str([tuple(h) for h in one[1]]), one[3]] for one in dots],
         hovertemplate="%{customdata[0]}<br>refused %{y:.2f}, n = %{customdata[1]}<extra></extra>",
     )  # fmt: skip
-    if found.chosen:
+    if chosen:
         mark = {"color": NEUTRAL, "width": 1.2, "dash": "dot"}
-        figure.add_shape(type="line", x0=found.chosen, x1=found.chosen, y0=0, y1=1, line=mark)
+        figure.add_shape(type="line", x0=chosen, x1=chosen, y0=0, y1=1, line=mark)
+    edge = max(0.3, 0.05 * x[-1])
     figure.update_layout(
-        xaxis={"title": {"text": "heads switched off"}, "tickvals": x, "range": [-0.3, x[-1] + 0.3], "showgrid": False,
+        xaxis={"title": {"text": "heads switched off"}, "tickvals": x, "range": [-edge, x[-1] + edge],
+               "showgrid": False, "fixedrange": True},
+        yaxis={"title": {"text": "share refused"}, "range": [-0.03, 1.03], "dtick": 0.25, "tickformat": ".2f",
                "fixedrange": True},
-        yaxis={"title": {"text": f"refused (plain: {fraction(found.plain[0].value)})"}, "range": [-0.03, 1.03],
-               "dtick": 0.25, "fixedrange": True},
         legend=legend_above(),
     )  # fmt: skip
     margin = {"l": 54, "r": 12, "b": 46}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from probes.figures.style import NEUTRAL, axis_names, dress, label_width, panel_title, place, plain, rows_of
+from probes.figures.style import NEUTRAL, axis_names, dress, label_width, panel_title, place, plain, rows_of, visible
 
 if TYPE_CHECKING:
     from probes.selection import Selection
@@ -32,9 +32,9 @@ def candidate_maps(selection: Selection, tokens: Mapping[str, str] | None = None
     table, limits = selection.table, selection.thresholds
     kl = selection.kl
     maps = [
-        (selection.bypass, "passed", "<b>Bypass</b><br>refused prompts, removed"),
-        ("induce", "ok_induce", f"<b>Induce</b><br>answered prompts, added; needs ≥ {limits['min_induce']:g}"),
-        (kl, "ok_kl", f"<b>KL</b><br>answered prompts, removed; needs ≤ {limits['max_kl']:g}"),
+        (selection.bypass, "passed", "<b>Bypass</b><br>refused prompts, removed<br>the lowest is best"),
+        ("induce", "ok_induce", f"<b>Induce</b><br>answered prompts, added<br>needs ≥ {limits['min_induce']:g}"),
+        (kl, "ok_kl", f"<b>KL</b><br>answered prompts, removed<br>needs ≤ {limits['max_kl']:g}"),
     ]
     maps = [m for m in maps if m[0] in table.columns]
     positions = list(dict.fromkeys(table["position"].astype(str)))
@@ -109,9 +109,9 @@ def candidate_maps(selection: Selection, tokens: Mapping[str, str] | None = None
 
 
 def _maps_stacked(n: int, labels: Sequence[str]) -> dict[str, Any]:
-    domains, total = rows_of([max(60, 21 * len(labels))] * n, 62)
+    domains, total = rows_of([max(60, 21 * len(labels))] * n, 80)
     patch: dict[str, Any] = {
-        "height": total + 94, "margin": {"l": label_width(labels), "r": 52, "t": 48, "b": 46},
+        "height": total + 112, "margin": {"l": label_width(labels), "r": 52, "t": 66, "b": 46},
         **_bar("coloraxis", 1.0, [domains[min(1, n - 1)][0], domains[0][1]]), **_bar("coloraxis2", 1.0, domains[-1]),
     }  # fmt: skip
     for i, (x, y) in enumerate(axis_names(n)):
@@ -125,7 +125,7 @@ def _maps_stacked(n: int, labels: Sequence[str]) -> dict[str, Any]:
 def _maps_abreast(n: int, labels: Sequence[str]) -> dict[str, Any]:
     domains = [[0, 0.285], [0.31, 0.595], [0.675, 0.96]]
     patch: dict[str, Any] = {
-        "height": max(84, 26 * len(labels)) + 94, "margin": {"l": label_width(labels), "r": 10, "t": 48, "b": 46},
+        "height": max(84, 26 * len(labels)) + 112, "margin": {"l": label_width(labels), "r": 10, "t": 66, "b": 46},
         **_bar("coloraxis", 0.595, [0, 1]), **_bar("coloraxis2", 0.96, [0, 1]),
     }  # fmt: skip
     for i, (x, y) in enumerate(axis_names(n)):
@@ -145,7 +145,7 @@ def _position(name: str, tokens: Mapping[str, str] | None) -> str:
     text = (tokens or {}).get(name)
     if text is None:
         return plain(name)
-    seen = text.replace("\n", "↵").replace("\t", "⇥").replace(" ", "␣")
+    seen = visible(text)
     return f"{plain(name)}  {plain(seen if len(seen) <= 16 else seen[:15] + '…')}"
 
 

@@ -40,6 +40,11 @@ def plain(text: Any) -> str:
     return escape(str(text), quote=False)
 
 
+def visible(text: str) -> str:
+    """A token's text with its white space made visible."""
+    return text.replace("\n", "↵").replace("\t", "⇥").replace(" ", "␣")
+
+
 def fraction(value: float | None) -> str:
     """A rate, a difference of rates or an AUROC: two decimals, `–` when there is none."""
     if value is None or not math.isfinite(value):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
@@ -15,22 +16,23 @@ from probes.figures.style import FONT, SCALES
 
 _TITLES = {"prompt": "Prompt", "thinking": "Thought", "think_close": "End of the thought", "answer": "Answer"}
 _STEPS = 21
-_SHADES = ".k{border-radius:3px;padding:.1em 0;white-space:pre-wrap;overflow-wrap:anywhere}"
+_TOKENS = """
+.k{border-radius:3px;padding:.1em 0;white-space:pre-wrap;overflow-wrap:anywhere}
+.tokens{border-left:3px solid var(--line);padding-left:.9rem}
+.ends{display:flex;flex-wrap:wrap;gap:.4rem}.ends span.k{padding:.1em .5em;font-family:ui-monospace,monospace}
+.ends small{display:block;color:inherit;opacity:.8;font-size:.72rem}
+.key{display:flex;align-items:center;gap:.6rem;margin-top:.9rem;color:var(--faint);font-size:.85rem}
+.key i{flex:0 1 16rem;height:.7rem;border-radius:3px}
+.mark{opacity:.6}
+.region{font-size:.78rem;letter-spacing:.05em;text-transform:uppercase;color:var(--faint);margin:1.2rem 0 .35rem;
+font-weight:600}
+"""
 _CSS = """
 :root{color-scheme:light dark;--ink:#33373d;--faint:#6b717a;--paper:#fff;--line:rgba(40,48,60,.16)}
 @media(prefers-color-scheme:dark){:root{--ink:#d5d9de;--faint:#969da7;--paper:#181b20;--line:rgba(215,222,232,.18)}}
 body{margin:0 auto;max-width:46rem;padding:2rem 1.25rem 4rem;background:var(--paper);color:var(--ink);
-font:16px/1.75 %(font)s}
-h1{font-size:1.15rem;line-height:1.4;margin:0 0 .3rem}h2{font-size:.8rem;letter-spacing:.05em;text-transform:uppercase;
-color:var(--faint);margin:1.6rem 0 .35rem;font-weight:600}
-p{margin:0}.about{color:var(--faint);font-size:.9rem}
-.tokens{border-left:3px solid var(--line);padding-left:.9rem}
-.ends{display:flex;flex-wrap:wrap;gap:.4rem}.ends span.k{padding:.1em .5em;font-family:ui-monospace,monospace}
-.ends small{display:block;color:inherit;opacity:.75;font-size:.72rem}
-.key{display:flex;align-items:center;gap:.6rem;margin-top:.9rem;color:var(--faint);font-size:.85rem}
-.key i{flex:0 1 16rem;height:.7rem;border-radius:3px;background:linear-gradient(to right,%(light)s)}
-.mark{color:var(--faint);opacity:.6}
-@media(prefers-color-scheme:dark){.key i{background:linear-gradient(to right,%(dark)s)}}
+font:16px/1.75 %s}
+h1{font-size:1.15rem;line-height:1.4;margin:0 0 .3rem}p{margin:0}.about{color:var(--faint);font-size:.9rem}
 """
 
 
@@ -63,16 +65,7 @@ def trace_page(
     bottom = float(low if low is not None else 0.0 if probability else -top)
     if not bottom < top:
         raise PromptError(f"low={bottom} must be below high={top}")
-    body: list[str] = []
-    regions = scores.regions(index)
-    for region in REGIONS:
-        places = [i for i, r in enumerate(regions) if r == region]
-        if not places:
-            continue
-        single = region == "think_close"
-        marks = "".join(_token(scores.tokens[index][i], float(values[i]), bottom, top, single) for i in places)
-        kind = "ends" if single else "tokens"
-        body.append(f"<h2>{_TITLES[region]}</h2><div class='{kind}'>{marks}</div>")
+    body = trace_tokens(scores.tokens[index], scores.regions(index), values.tolist(), bottom, top)
     trace = scores.traces[index]
     prompt = as_prompt(trace)
     layer_name = "" if scores.space == "logits" else f", layer {scores.layers[scores.row(layer)]}"
@@ -81,10 +74,10 @@ def trace_page(
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width,initial-scale=1'>"
         "<meta http-equiv='Content-Security-Policy' content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        f"<title>{escape(prompt.text[:80])}</title><style>{_style()}</style></head><body>"
+        f"<title>{escape(prompt.text[:80])}</title><style>{_CSS % FONT}{trace_style()}</style></head><body>"
         f"<h1>{escape(prompt.text)}</h1><p class='about'>{escape(about)}</p>"
         f"<div class='key'><span>{bottom:.3g}</span><i></i><span>{top:.3g}</span></div>"
-        f"{''.join(body)}</body></html>\n"
+        f"{body}</body></html>\n"
     )
     if path is not None:
         target = Path(path)
@@ -92,6 +85,31 @@ def trace_page(
         partial.write_text(page, encoding="utf-8")
         os.replace(partial, target)
     return page
+
+
+def trace_tokens(
+    tokens: Sequence[str], regions: Sequence[str], values: Sequence[float], low: float, high: float
+) -> str:
+    """The tokens as HTML, region by region, each on the colour of its score; escaped. `trace_style` has the colours.
+
+    Args:
+        tokens: Texts.
+        regions: The region of each.
+        values: The score of each.
+        low: Score of the cold end of the colours.
+        high: Score of the warm end.
+    """
+    parts: list[str] = []
+    for region in REGIONS:
+        places = [i for i, r in enumerate(regions) if r == region]
+        if not places:
+            continue
+        single = region == "think_close"
+        marks = "".join(_token(tokens[i], float(values[i]), low, high, single) for i in places)
+        parts.append(
+            f"<p class='region'>{_TITLES[region]}</p><div class='{'ends' if single else 'tokens'}'>{marks}</div>"
+        )
+    return "".join(parts)
 
 
 def _token(text: str, value: float, low: float, high: float, single: bool) -> str:
@@ -103,15 +121,19 @@ def _token(text: str, value: float, low: float, high: float, single: bool) -> st
     return f"<span class='k s{shade}' title='{value:.3g}'>{seen}</span>"
 
 
-def _style() -> str:
-    scale = SCALES["diverging"]
-    themes = {name: [_mix(scale[name], i / (_STEPS - 1)) for i in range(_STEPS)] for name in ("light", "dark")}
-    stops = {name: ",".join(colours) for name, colours in themes.items()}
-    css = _CSS % {"font": FONT, **stops} + _SHADES
-    for name, colours in themes.items():
+def trace_style() -> str:
+    """The style sheet of `trace_tokens`: colours on light and on dark pages."""
+    css = _TOKENS
+    for name, colours in _themes().items():
         rules = "".join(f".s{i}{{background:{c};color:{_ink(c)}}}" for i, c in enumerate(colours))
+        rules += f".key i{{background:linear-gradient(to right,{','.join(colours)})}}"
         css += f"@media(prefers-color-scheme:dark){{{rules}}}" if name == "dark" else rules
     return css
+
+
+def _themes() -> dict[str, list[str]]:
+    scale = SCALES["diverging"]
+    return {name: [_mix(scale[name], i / (_STEPS - 1)) for i in range(_STEPS)] for name in ("light", "dark")}
 
 
 def _mix(scale: tuple[tuple[float, str], ...], at: float) -> str:

@@ -1,4 +1,8 @@
-"""Issue 5, traces: the cliff is found where it was planted, on held-out prompts, and nowhere else."""
+"""Issue 5, traces: the cliff is found where it was planted, on held-out prompts, and nowhere else.
+
+The first 100 test prompts of a class were looked at while prober, plateau and thresholds were chosen. What is reported
+here is measured on the 100 after them.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +13,14 @@ from refusalkit.accept.rows import Rows, claim_row, rate_row, value_row
 
 SIZES = {"cliff": (60, 100), "chat": (60, 100), "null-never": (24, 40), "null-random": (48, 48)}
 """Training and held-out prompts per class."""
+SEEN = 100
+"""Test prompts per class that were seen while settings were chosen: left out."""
 MAX_NEW_TOKENS = 96
 
 
 def cliff(progress: bool) -> Rows:
     """The planted cliff, the model it was planted in, the null organisms, shuffled scores."""
+    test = interp.prompts("organism").test
     for variant, sizes in SIZES.items():
         name = f"cliff organism:{variant}"
         found = _found(variant, *sizes, progress)
@@ -30,7 +37,9 @@ def cliff(progress: bool) -> Rows:
         yield value_row(name, "largest difference with shuffled labels", max(found.shuffled_labels), "info")
         assert found.scores is not None
         scores = found.scores
-        yield claim_row(name, "every reported trace is held out", all(p.split == "test" for p in scores.traces.prompts))
+        seen = {p.id for side in (test.harmful, test.harmless) for p in side[:SEEN]}
+        unseen = all(p.split == "test" and p.id not in seen for p in scores.traces.prompts)
+        yield claim_row(name, "every reported trace is held out and was never looked at", unseen)
         mixed = [find_cliff(scores.shuffled(100 + i), scores.shuffled(200 + i)).found for i in range(4)]
         yield value_row(name, "claimed of 4 scores shuffled along the trace", sum(mixed), "<=", 0, 4)
         yield from _transfer(name, found)
@@ -39,8 +48,8 @@ def cliff(progress: bool) -> Rows:
 def _found(variant: str, n_train: int, n_test: int, progress: bool) -> RefusalCliff:
     model = interp.load(f"organism:{variant}", thinking=True)
     prompts = interp.prompts("organism")
-    parts = [(prompts.train, n_train), (prompts.test, n_test)]
-    chosen = [p for part, n in parts for own in (part.harmful, part.harmless) for p in own[:n]]
+    parts = [(prompts.train, 0, n_train), (prompts.test, SEEN, SEEN + n_test)]
+    chosen = [p for part, first, last in parts for own in (part.harmful, part.harmless) for p in own[first:last]]
     traces = interp.rollouts(
         model, PromptSet(tuple(chosen), "organism"), max_new_tokens=MAX_NEW_TOKENS, progress=progress
     )

@@ -16,7 +16,7 @@ Data = Mapping[str, Any]
 
 
 def no_figures(data: Data) -> dict[str, Any]:  # noqa: ARG001
-    """For sections without pictures."""
+    """For sections without pictures, or without extras."""
     return {}
 
 
@@ -29,6 +29,7 @@ class Section:
         title: Heading.
         template: File in `templates/`.
         figures: From the data to named plotly figures.
+        extras: From the data to what else the template is given.
         absent: What the report says where the data is null; when empty, the section is left out.
     """
 
@@ -36,6 +37,7 @@ class Section:
     title: str
     template: str
     figures: Callable[[Data], dict[str, Any]] = no_figures
+    extras: Callable[[Data], dict[str, Any]] = no_figures
     absent: str = ""
 
 
@@ -152,6 +154,58 @@ def guard_figures(data: Data) -> dict[str, Any]:
     }
 
 
+def thinking_figures(data: Data) -> dict[str, Any]:
+    """The score along the thought, and the map of layers and places."""
+    if not data.get("scores"):
+        return {}
+    import pandas as pd
+
+    from probes.figures.trace import mean_curve, mean_map
+
+    scores = data["scores"]
+    curve, grid = (pd.DataFrame(scores[name]) for name in ("curve", "map"))
+    curve[["mean", "low", "high"]] = curve[["mean", "low", "high"]].astype(float)  # null stands for what is no number
+    grid["mean"] = grid["mean"].astype(float)
+    return {
+        "curve": mean_curve(curve, scores["unit"], scores["level"]),
+        "map": mean_map(grid, scores["map_unit"]),
+    }
+
+
+def thinking_extras(data: Data) -> dict[str, Any]:
+    """One trace, coloured token by token."""
+    if not data.get("scores"):
+        return {}
+    from markupsafe import Markup
+
+    from probes.figures.trace_page import trace_style, trace_tokens
+
+    shown = data["scores"]["example"]
+    tokens = trace_tokens(shown["tokens"], shown["regions"], shown["values"], 0.0, 1.0)
+    return {"tokens": Markup(tokens), "colours": Markup(trace_style())}
+
+
+def heads_figures(data: Data) -> dict[str, Any]:
+    """Every head's effect, and refusal without the first few."""
+    if not data["ranked"]:
+        return {}
+    import pandas as pd
+
+    from probes.figures.heads import effect_map, refusal_by_heads
+
+    curve, chosen = pd.DataFrame(data["curve"]), int(data["chosen"])
+    numbers = [c for c in curve if c not in ("added", "layer_matched")]
+    curve[numbers] = curve[numbers].astype(float)  # null stands for what is not a number
+    drawn = [(len(p["heads"]), c["heads"], c["rate"]["value"], c["rate"]["n"], c["times"])
+             for p in data["points"] for c in p["random"]]  # fmt: skip
+    marked = [(t["layer"], t["head"]) for t in data["top"]][:chosen]
+    gains = "the refusal score gains, head off"
+    return {
+        "map": effect_map(pd.DataFrame(data["ranking"]), int(data["n_train"]), gains, marked),
+        "curve": refusal_by_heads(curve, drawn, chosen),
+    }
+
+
 SECTIONS: tuple[Section, ...] = (
     Section("behaviour", "What the model does", "behaviour.html.jinja"),
     Section(
@@ -165,5 +219,7 @@ SECTIONS: tuple[Section, ...] = (
     Section("knows", "Does it know?", "knows.html.jinja", knows_figures),
     Section("separation", "Where harm can be read", "separation.html.jinja", separation_figures),
     Section("guard", "Guard", "guard.html.jinja", guard_figures),
+    Section("thinking", "Along the thinking", "thinking.html.jinja", thinking_figures, extras=thinking_extras),
+    Section("heads", "Heads that hold refusal down", "heads.html.jinja", heads_figures),
     Section("harm", "Is harm, as it is read, acted on?", "harm.html.jinja", harm_figures),
 )  # fmt: skip

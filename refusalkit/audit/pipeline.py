@@ -28,8 +28,8 @@ SCHEMA = "refusalkit/audit/1"
 LIMITS = (
     "Refusal is judged by the phrases of an English answer: a refusal in other words or another language, or "
     "one that comes after the last generated token, is missed.",
-    "A direction that carries refusal on these prompts need not carry it on others: other topics, languages, long "
-    "conversations, jailbreaks and thinking mode are not tested here.",
+    "A direction that carries refusal on these prompts need not carry it elsewhere: on other topics, in other "
+    "languages, in long conversations, under jailbreaks, or while the model thinks.",
     "Compliance is not capability: an answer counted as complied may be empty, wrong or useless.",
     "That one direction suffices does not show that the model uses one direction only, nor how it came to be.",
     "Harm that can be read from activations is a property of the prompts as much as of the model; compare it with the "

@@ -37,7 +37,7 @@ def render_report(audit: Mapping[str, Any], sections: tuple[Section, ...] = SECT
         figures |= own
         heights = {key: int(figure.layout.height or 320) for key, figure in own.items()}
         body = templates.get_template(section.template).render(
-            data=data, audit=audit, section=section.name, heights=heights
+            data=data, audit=audit, section=section.name, heights=heights, **section.extras(data)
         )
         shown.append({"name": section.name, "title": section.title, "body": Markup(body)})
     return templates.get_template("report.html.jinja").render(

@@ -19,6 +19,7 @@ class Settings:
         n_test: Most held-out prompts per class, for everything that is reported.
         n_random: Random directions as control.
         max_new_tokens: Longest answer.
+        max_thought_tokens: Longest thought and answer of a model that thinks; 0 leaves the thinking out.
         min_induce: Threshold of the selection, see `probes.select_direction`.
         max_kl: Threshold of the selection.
         max_depth: Threshold of the selection.
@@ -33,6 +34,7 @@ class Settings:
     n_test: int = 100
     n_random: int = 8
     max_new_tokens: int = 64
+    max_thought_tokens: int = 1024
     min_induce: float = 0.0
     max_kl: float = 0.1
     max_depth: float = 0.8

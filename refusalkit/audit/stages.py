@@ -24,6 +24,8 @@ from refusalkit.audit.kept import load_candidates, save_candidates
 from refusalkit.audit.knows import knows_section
 from refusalkit.audit.sections import behaviour_section, causal_section, direction_section, separation_section
 from refusalkit.audit.settings import Settings
+from refusalkit.audit.suppresses import heads_section
+from refusalkit.audit.thinks import thinking_section
 from steering import SteeringVector
 
 
@@ -73,6 +75,7 @@ class Stages:
         found: dict[str, Any] = {
             "behaviour": behaviour_section(self.answers, self.settings.max_new_tokens),
             "direction": None, "causal": None, "harm": None, "knows": None, "guard": None,
+            "thinking": None, "heads": None,
         }  # fmt: skip
         explained = harm_explains(found["behaviour"])
         if refuses(found["behaviour"]):
@@ -94,6 +97,9 @@ class Stages:
         if found["separation"]["readable"] and not (found["direction"] and explained):
             found["harm"] = self.folder.stage("harm", self._harm)
         found["guard"] = self.folder.stage("guard", self._guard, lambda kept: guard_kept(kept, self.folder.path))
+        found["thinking"] = thinking = self.folder.stage("thinking", self._thinking)
+        if thinking["followed"] and thinking["found"]:
+            found["heads"] = self.folder.stage("heads", lambda: self._heads(thinking["max_thought_tokens"]))
         return found
 
     def _direction(self, contrast: str) -> dict[str, Any]:
@@ -162,6 +168,16 @@ class Stages:
 
     def _guard(self) -> dict[str, Any]:
         return guard_section(self.model, self.answers, self.forms, self.prompts, self.settings, self.folder.path)
+
+    def _thinking(self) -> dict[str, Any]:
+        return thinking_section(
+            self.model, self.prompts, self.settings, self.folder.work, judge=self.judge, progress=self.progress
+        )
+
+    def _heads(self, max_new_tokens: int) -> dict[str, Any]:
+        return heads_section(
+            self.model, self.prompts, self.settings, max_new_tokens, judge=self.judge, progress=self.progress
+        )
 
     def _check(self, found: Candidates, direction: Direction, contrast: str) -> CausalCheck:
         s = self.settings

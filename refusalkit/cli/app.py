@@ -48,6 +48,9 @@ def audit(
     n_val: Annotated[int, typer.Option(help="Most validation prompts per class.", min=4)] = 32,
     n_test: Annotated[int, typer.Option(help="Most held-out prompts per class.", min=8)] = 100,
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer in tokens.", min=1)] = 64,
+    max_thought_tokens: Annotated[
+        int, typer.Option(help="Longest thought and answer of a model that thinks; 0 leaves its thinking out.", min=0)
+    ] = 1024,
     n_random: Annotated[int, typer.Option(help="Random directions as control.", min=8)] = 8,
     max_kl: Annotated[float, typer.Option(help="Most KL on harmless prompts for a candidate.", min=0)] = 0.1,
     seed: Annotated[int, typer.Option(help="For splits, draws and random directions.", min=0, max=opt.MAX_SEED)] = 0,
@@ -66,8 +69,8 @@ def audit(
     from refusalkit.audit.settings import Settings
 
     settings = Settings(
-        n_train=n_train, n_val=n_val, n_test=n_test, n_random=n_random, max_new_tokens=max_new_tokens, max_kl=max_kl,
-        seed=seed,
+        n_train=n_train, n_val=n_val, n_test=n_test, n_random=n_random, max_new_tokens=max_new_tokens,
+        max_thought_tokens=max_thought_tokens, max_kl=max_kl, seed=seed,
     )  # fmt: skip
     load = {
         "device": device, "dtype": dtype, "device_map": device_map, "revision": revision, "system": system,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from interp.errors import RefusalkitError
+from probes.figures.style import fraction
 from refusalkit.cli import options as opt
 from refusalkit.cli.quiet import hush
 
@@ -132,7 +133,8 @@ def _write(model: Any, found: RefusalCliff, traces: Traces, out: Path, pages: in
     if found.scores is None:
         return
     found.table.to_csv(out / "drops.csv", index=False)
-    _page(trace_curve(found.scores, level=found.level), out / "curve.html")
+    name = f"The decision to refuse along the thinking of {model.name}"
+    _page(trace_curve(found.scores, level=found.level), name, _said(found), out / "curve.html")
     if found.transfer is not None:
         found.transfer.to_csv(out / "transfer.csv", index=False)
     if found.prober is not None:
@@ -143,7 +145,8 @@ def _write(model: Any, found: RefusalCliff, traces: Traces, out: Path, pages: in
             provenance={**prober.provenance, "space": prober.space},
         )  # fmt: skip
         everywhere = trace(model, found.scores.traces, prober, range(model.n_layers))
-        _page(trace_map(everywhere), out / "map.html")
+        note = f"The prober of layer {prober.layer}, applied to every layer; harmless prompts are the control."
+        _page(trace_map(everywhere), name, [note], out / "map.html")
     for label in dict.fromkeys(found.scores.labels):
         own = [i for i, given in enumerate(found.scores.labels) if given == label]
         for number, i in enumerate(own[:pages]):
@@ -153,8 +156,27 @@ def _write(model: Any, found: RefusalCliff, traces: Traces, out: Path, pages: in
 _FILES = ("cliff.json", "drops.csv", "curve.html", "transfer.csv", "prober.csv", "prober.safetensors", "map.html")
 
 
-def _page(figure: Any, path: Path) -> None:
-    figure.write_html(path, include_plotlyjs=True, full_html=True)
+def _said(found: RefusalCliff) -> list[str]:
+    """The result and its controls in sentences."""
+    shuffled = [f"{kind} {', '.join(fraction(v) for v in values)}" for kind, values in
+                (("labels", found.shuffled_labels), ("places", found.shuffled_places)) if values]  # fmt: skip
+    lines = [f"{found.reason[:1].upper()}{found.reason[1:]}."]
+    if shuffled:
+        lines.append(
+            f"Harmful minus harmless traces that fall, in the controls: shuffled {'; shuffled '.join(shuffled)}."
+        )
+    return [
+        *lines,
+        "Bands are 95 % bootstrap intervals over requests; the dotted line is the level between the classes.",
+    ]
+
+
+def _page(figure: Any, title: str, lead: list[str], path: Path) -> None:
+    from refusalkit.page import Panel, render_page
+
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(render_page("refusalkit cliff", title, lead, [Panel("", figure=figure)]), encoding="utf-8")
+    partial.replace(path)
 
 
 def _summary(found: RefusalCliff, traces: Traces) -> dict[str, Any]:

@@ -111,6 +111,7 @@ def write(found: SuppressionHeads, out: Path) -> None:
     """Tables as csv, the result as JSON, figures as one page that needs no network."""
     from interp.provenance import write_json
     from probes.figures import head_map
+    from refusalkit.page import Panel, render_page
 
     out.mkdir(parents=True, exist_ok=True)
     found.ranking.to_frame().to_csv(out / "ranking.csv", index=False)
@@ -127,8 +128,19 @@ def write(found: SuppressionHeads, out: Path) -> None:
         ],
     }  # fmt: skip
     write_json(out / "heads.json", result)
-    pages = [found.plot(), head_map(found.ranking, marked=found.selected)]
-    body = "".join(p.to_html(full_html=False, include_plotlyjs=i == 0) for i, p in enumerate(pages))
+    panels = [
+        Panel("Refusal without them", f"{_CURVE} The number of heads was chosen on validation prompts.", found.plot()),
+        Panel("Every head off, alone", _MAP, head_map(found.ranking, marked=found.selected)),
+    ]
     partial = out / "heads.html.partial"
-    partial.write_text(f"<!doctype html><meta charset='utf-8'><title>Heads</title>{body}\n", encoding="utf-8")
+    partial.write_text(render_page("refusalkit heads", _title(found), told(found), panels), encoding="utf-8")
     partial.replace(out / "heads.html")
+
+
+_CURVE = "Held-out prompts with 95 % Wilson intervals. Controls: harmless prompts; as many other heads (the dots)."
+_MAP = "At the deciding token, training prompts. A cross marks a head whose 95 % interval holds 0; a ring is chosen."
+
+
+def _title(found: SuppressionHeads) -> str:
+    name = found.ranking.provenance.get("model", {}).get("name", "the model")
+    return f"Heads that hold refusal down in {name}"

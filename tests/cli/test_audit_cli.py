@@ -20,7 +20,7 @@ from tests.helpers.command import SMALL, refusalkit, refused, results, save_mode
 
 QUICK = ("--max-new-tokens", "4", "--quiet")
 KEYS = {"schema", "refusalkit", "model", "headline", "findings", "sections", "limits", "provenance"}
-SECTIONS = {"behaviour", "direction", "causal", "separation", "harm", "knows", "guard"}
+SECTIONS = {"behaviour", "direction", "causal", "separation", "harm", "knows", "guard", "thinking", "heads"}
 
 
 @pytest.fixture
@@ -101,6 +101,25 @@ def test_the_organism_gives_a_guard_that_loads_and_catches_what_the_model_answer
     assert guard.score([p["prompt"] for p in points]).score == pytest.approx([p["score"] for p in points], abs=1e-4)
 
 
+def test_the_organism_keeps_its_decision_along_its_thinking(organism: Path) -> None:
+    audit = strict_json((organism / "audit.json").read_text(encoding="utf-8"))
+    section = audit["sections"]["thinking"]
+    assert section["followed"] and not section["found"] and audit["sections"]["heads"] is None
+    assert section["scores"]["harmful"]["k"] == 0 and section["scores"]["plateaus"]["low"] > 0.6
+    assert "Along the thinking" in (organism / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.soak
+def test_the_audit_finds_the_planted_cliff_and_its_heads(tmp_path: Path) -> None:
+    assert refusalkit("audit", "organism:cliff", "--quiet", "--out", tmp_path / "out").code == 0
+    audit = strict_json((tmp_path / "out" / "audit.json").read_text(encoding="utf-8"))
+    planted = {tuple(head) for head in interp.organism.truth("cliff")["heads"]}
+    heads = audit["sections"]["heads"]
+    assert audit["sections"]["thinking"]["found"] and audit["headline"].endswith("at the end of its thinking.")
+    assert {(t["layer"], t["head"]) for t in heads["top"]} <= planted and heads["chosen"]
+    assert [f["kind"] for f in audit["findings"][-2:]] == ["found", "found"]
+
+
 def test_a_guard_file_that_was_changed_is_made_again(organism: Path, tmp_path: Path, counted: list[int]) -> None:
     out = Path(shutil.copytree(organism, tmp_path / "audit"))
     before = (out / "guard" / "harm.safetensors").read_bytes()
@@ -148,8 +167,8 @@ def test_what_is_kept_from_an_earlier_run_is_said(organism: Path, tmp_path: Path
     done = refusalkit("audit", "organism:chat", *SMALL, "--out", out)
     assert "loading organism:chat\n" in done.err
     assert (
-        "kept from an earlier run: answers (104 of 104), forms (96 of 96), direction, knows, separation, guard\n"
-        in done.err
+        "kept from an earlier run: answers (104 of 104), forms (96 of 96), direction, knows, separation, guard, "
+        "thinking\n" in done.err
     )
 
 
@@ -229,7 +248,7 @@ def test_verdicts_of_another_judge_are_not_mixed(
 
 def test_every_stage_says_how_long_it_took(organism: Path) -> None:
     seconds = strict_json((organism / "audit.json").read_text(encoding="utf-8"))["provenance"]["seconds"]
-    assert list(seconds) == ["answers", "forms", "direction", "causal", "knows", "separation", "guard"]
+    assert list(seconds) == ["answers", "forms", "direction", "causal", "knows", "separation", "guard", "thinking"]
     assert all(spent > 0 for spent in seconds.values())
 
 

@@ -322,3 +322,73 @@ def _detector(name: str, detector: str, auroc: float, gain: float) -> dict[str, 
     row |= {"ece": 0.03 if first else None, "ece_low": 0.02 if first else None, "ece_high": 0.05 if first else None}
     row |= {"gain": None if first else gain, "gain_low": None if first else gain - 0.05}
     return row | {"gain_high": None if first else gain + 0.05}
+
+
+def thinking(
+    falls: int = 32, alarms: int = 0, *, n: int = 32, shuffled: float = 0.1, plateaus: tuple[float, float] = (0.9, 1.0)
+) -> dict[str, Any]:
+    """The section: of `n` harmful and `n` harmless traces so many fall; `plateaus` is the interval of their AUROC."""
+    from interp.stats import Rate, newcombe
+
+    low, high = newcombe(Rate(falls, n), Rate(alarms, n))
+    closing = ["\n", "</think>", "\n\n"]
+    columns = [("prompt 1/1", "prompt", ""), ("thinking 1/2", "thinking", ""), ("thinking 2/2", "thinking", "")]
+    columns += [(f"think_close[{i - 3}]", "think_close", text) for i, text in enumerate(closing)]
+    curve = [
+        {"label": label, "layer": 1, "column": column, "region": region, "text": text, "place": place,
+         "mean": level, "low": level - 0.05, "high": level + 0.05, "n": n}
+        for label, level in (("harmful", 0.8), ("harmless", 0.2), ("shuffled labels", 0.5))
+        for place, (column, region, text) in enumerate(columns)
+    ]  # fmt: skip
+    found = low > 0.1 and low > shuffled and plateaus[0] > 0.6
+    traces = [
+        {"prompt": f"<script>{label} {i}</script>", "label": label, "plateau": 0.8, "plateau_low": 0.7,
+         "plateau_high": 0.9, "final": 0.1, "cliff": 0.7, "fall": "think_close[-2]", "falls": i < k}
+        for label, k in (("harmful", falls), ("harmless", alarms)) for i in range(n)
+    ]  # fmt: skip
+    rates = {"harmful, after thinking": rate(n - falls, n), "harmless, after thinking": rate(0, n)}
+    return {
+        "followed": True, "thinks": True, "found": found, "reason": "the score falls off", "max_thought_tokens": 96,
+        "thoughts": {"whole": 4 * n},
+        "behaviour": rates | {"harmful, without thinking": rate(n, n), "harmless, without thinking": rate(0, n)},
+        "prober": {"layer": 1, "kinds": ["late", "direct"], "left_out": {"decision": "0 of 64 are refused"},
+                   "n": [32, 32]},
+        "scores": {
+            "harmful": rate(falls, n), "harmless": rate(alarms, n),
+            "difference": {"value": (falls - alarms) / n, "low": low, "high": high},
+            "shuffled_labels": [shuffled, -0.02], "shuffled_places": [0.03, 0.0],
+            "plateaus": {"value": sum(plateaus) / 2, "low": plateaus[0], "high": plateaus[1]},
+            "falls_at": [{"place": "think_close[-2]", "text": "</think>", "n": falls}] if falls else [],
+            "level": 0.5, "min_drop": 0.3, "unit": "probability of refusal, layer 1", "curve": curve,
+            "map": [{**row, "layer": layer} for row in curve[: 2 * len(columns)] for layer in range(3)],
+            "map_unit": "probability of refusal",
+            "transfer": [{"probe": "prober", "column": "thinking 1/2", "auroc": 0.9, "low": 0.8, "high": 1.0, "n": n}],
+            "example": {"prompt": "<script>0</script>", "label": "harmful", "tokens": ["<b>", " I", *closing],
+                        "regions": ["prompt", "thinking", *["think_close"] * 3], "values": [0.1, 0.9, 0.5, 0.2, 0.1]},
+            "traces": traces,
+        },
+    }  # fmt: skip
+
+
+def heads(harmful: int = 24, harmless: int = 0, *, others: int = 0, chosen: int = 2) -> dict[str, Any]:
+    """The section of the heads: without two of them so many of 24 prompts are refused, and of 8 without others."""
+    ranking = [
+        {"layer": layer, "head": head, "effect": 4.0 - layer - head, "low": 3.5 - layer - head,
+         "high": 4.5 - layer - head} for layer in range(3) for head in range(4)
+    ]  # fmt: skip
+    curve = [
+        {"n_heads": k, "added": "", "harmful": h / 24, "low": 0.0, "high": 1.0, "n": 24, "harmless": s / 24,
+         "harmless_low": 0.0, "harmless_high": 0.2, "kl": 0.0, "perplexity": 1.0}
+        for k, h, s in ((0, 0, 0), (2, harmful, harmless))
+    ]  # fmt: skip
+    point = {
+        "heads": [[0, 0], [0, 1]], "harmful": rate(harmful, 24), "harmless": rate(harmless, 24),
+        "kl": [0.001, 0.0, 0.002], "perplexity": [1.01, 1.0, 1.02], "matched": True, "draws": 20,
+        "random_mean": others / 8, "random_most": others / 8,
+        "random": [{"heads": [[0, 2], [0, 3]], "rate": rate(others, 8), "times": 20}],
+    }  # fmt: skip
+    return {
+        "ranked": True, "reason": "without 2, 24 of 24", "chosen": chosen, "n_heads": 12,
+        "plain": [rate(0, 24), rate(0, 24)], "top": ranking[:2], "n_train": 24, "n_val": 24, "ranking": ranking,
+        "curve": curve, "points": [point],
+    }  # fmt: skip

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 import interp
-from interp.errors import ProbeError, PromptError
+from interp.errors import ProbeError, PromptError, SiteError
 from interp.text.chat import Trace
 from interp.text.prompts import Prompt, PromptSet
 from interp.tracing.traces import Traces
+from probes import LatentGuard
 from probes.cliff import RefusalCliff, refusal_cliff
 from probes.cliff_finding import find_cliff
 from probes.decided import Decisions, decisions
@@ -220,6 +221,22 @@ def test_traces_that_cannot_be_used_are_left_out_and_too_few_are_named() -> None
         refusal_prober(model, Traces.of([replace(t, prompt=replace(t.prompt, label=None)) for t in traces]))  # type: ignore[arg-type]
     with pytest.raises(ProbeError, match="no method"):
         refusal_prober(model, traces, method="papers")  # pyright: ignore[reportArgumentType]
+
+
+def test_a_guard_is_followed_along_thoughts_and_harm_does_not_fall_with_refusal() -> None:
+    """A guard that reads whether the request is harmful, not what becomes of it: no cliff is made of its score."""
+    model, traces = organism("cliff")
+    labelled = interp.prompts("organism")
+    few = PromptSet(tuple(p for side in (labelled.train.harmful, labelled.train.harmless) for p in side[:40]))
+    guard = LatentGuard.fit(model, few, positions=["t_inst"], rule="centroid")
+    scored = interp.trace(model, traces, guard)
+    alone = guard.score(traces.prompts).score
+    where = [spans["inst"][1] - 1 for spans in scored.spans]
+    assert [scored.of(i)[at] for i, at in enumerate(where)] == pytest.approx(alone.tolist(), abs=1e-4)
+    found = refusal_cliff(model, traces, score=guard, n_shuffles=2)
+    assert found.prober is None and not found.found and len(found.table) == 32
+    with pytest.raises(SiteError, match="2 positions"):
+        interp.trace(model, traces, LatentGuard.fit(model, few, positions=["t_inst", "t_post_inst"]))
 
 
 # --- figures ---------------------------------------------------------------------------------------------------------
