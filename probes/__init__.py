@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from probes.guard.stream import StreamRule, Watched
     from probes.inversion import Question, ReplyInversion, reply_inversion
     from probes.jailbroken import Jailbreaks, jailbreaks
+    from probes.planning.examples import PlanExamples, Segment
+    from probes.planning.fitting import PlanFit, PlanProbe, fit_plan
+    from probes.planning.transfers import PlanTransfer, plan_transfer
     from probes.plateau import drops
     from probes.price import Price
     from probes.prober import RefusalProber, decisions, refusal_prober
@@ -77,6 +80,10 @@ _WHERE = {
     "MeanDifference": "probes.estimators",
     "NearestCentroid": "probes.estimators",
     "Place": "probes.estimators",
+    "PlanExamples": "probes.planning.examples",
+    "PlanFit": "probes.planning.fitting",
+    "PlanProbe": "probes.planning.fitting",
+    "PlanTransfer": "probes.planning.transfers",
     "Price": "probes.price",
     "Probe": "probes.estimators",
     "Question": "probes.inversion",
@@ -85,6 +92,7 @@ _WHERE = {
     "RefusalProber": "probes.prober",
     "ReplyInversion": "probes.inversion",
     "RidgeProbe": "probes.estimators",
+    "Segment": "probes.planning.examples",
     "Selection": "probes.selection",
     "Separation": "probes.readout",
     "StreamRule": "probes.guard.stream",
@@ -107,6 +115,7 @@ _WHERE = {
     "evaluate": "probes.evaluation",
     "find_cliff": "probes.cliff",
     "fit_logistic": "probes.estimators",
+    "fit_plan": "probes.planning.fitting",
     "grouped_folds": "probes.splits",
     "grouped_split": "probes.splits",
     "harm_and_refusal": "probes.two_directions",
@@ -115,6 +124,7 @@ _WHERE = {
     "load_probe": "probes.estimators",
     "own_refusals": "probes.guard.baselines",
     "paired_auroc": "probes.guard.metrics",
+    "plan_transfer": "probes.planning.transfers",
     "principal_angles": "probes.directions",
     "random_cosine": "probes.directions",
     "refusal_cliff": "probes.cliff",
@@ -157,6 +167,10 @@ __all__ = [
     "MeanDifference",
     "NearestCentroid",
     "Place",
+    "PlanExamples",
+    "PlanFit",
+    "PlanProbe",
+    "PlanTransfer",
     "Price",
     "Probe",
     "Question",
@@ -165,6 +179,7 @@ __all__ = [
     "RefusalProber",
     "ReplyInversion",
     "RidgeProbe",
+    "Segment",
     "Selection",
     "Separation",
     "StreamRule",
@@ -187,6 +202,7 @@ __all__ = [
     "evaluate",
     "find_cliff",
     "fit_logistic",
+    "fit_plan",
     "grouped_folds",
     "grouped_split",
     "harm_and_refusal",
@@ -195,6 +211,7 @@ __all__ = [
     "load_probe",
     "own_refusals",
     "paired_auroc",
+    "plan_transfer",
     "principal_angles",
     "random_cosine",
     "refusal_cliff",
