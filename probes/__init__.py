@@ -37,8 +37,9 @@ if TYPE_CHECKING:
     from probes.inversion import Question, ReplyInversion, reply_inversion
     from probes.jailbroken import Jailbreaks, jailbreaks
     from probes.planning.examples import PlanExamples, Segment
-    from probes.planning.fitting import PlanFit, PlanProbe, fit_plan
+    from probes.planning.fitting import PlanFit, fit_plan
     from probes.planning.transfers import PlanTransfer, plan_transfer
+    from probes.planning.weights import PlanProbe
     from probes.plateau import drops
     from probes.price import Price
     from probes.prober import RefusalProber, decisions, refusal_prober
@@ -82,7 +83,7 @@ _WHERE = {
     "Place": "probes.estimators",
     "PlanExamples": "probes.planning.examples",
     "PlanFit": "probes.planning.fitting",
-    "PlanProbe": "probes.planning.fitting",
+    "PlanProbe": "probes.planning.weights",
     "PlanTransfer": "probes.planning.transfers",
     "Price": "probes.price",
     "Probe": "probes.estimators",

@@ -3,15 +3,19 @@
 - majority / mean: no input at all.
 - shuffled labels: the same probe fitted to labels that were dealt out anew among groups: what fitting alone does.
 - prompt length: splines of the number of prompt tokens.
-- bag of words: TF-IDF of one and two words of the prompt.
-- embedding layer: the same probe on the prompt before any layer has computed anything.
+- bag of words: a linear probe of TF-IDF of one and two words of the prompt.
+- embedding layer: a linear probe of the prompt before any layer has computed anything.
 - first token: the distribution from which the first token is drawn, as one could learn it by drawing: tokens that reach
   1 % somewhere, by the square root of their probability (so that distances are the Hellinger distance), and which is
   the likeliest. All log-probabilities of a whole vocabulary would be a linear copy of the last hidden state instead.
 - asked: the model's own prediction; where it could not answer, majority or mean.
 - words so far, length so far: along the answer, what has been written by then.
 
-Features are made from training rows and applied to the others.
+Features are made from training rows and applied to the others. Like is compared with like: linear probes with linear
+baselines. A network on words can compute what the model computes, given enough prompts, and any attribute that the
+prompt determines is in its words for a network that is strong enough. So the claims rest on linear probes: what the
+model has made linearly readable that is not so in the words. A network as probe stands beside, with networks on words
+and on the embedding layer to compare it with.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from numpy.typing import NDArray
 
 from interp.errors import ProbeError
 from probes.planning.examples import PlanExamples
-from probes.planning.learning import LINEAR, MLP, Fitted, Parts, Target, fit_kind
+from probes.planning.learning import LINEAR, Parts, Target, fit_kind
 from probes.planning.linear import Floats, Scaling
 
 MAJORITY, MEAN, SHUFFLED = "majority", "mean", "shuffled labels"
@@ -56,10 +60,7 @@ def without_input(train: Target, n: int) -> Floats:
 def of_prompt(
     examples: PlanExamples, split: Split, train: Target, val: Target, kind: str, widths: Sequence[int], seed: int
 ) -> dict[str, Floats]:
-    """Predictions of test rows by each baseline that reads the prompt or the first token.
-
-    Each is fitted as the probe is, on the same rows; where the probe is a network, so may they be.
-    """
+    """Predictions of test rows by each baseline that reads the prompt or the first token, fitted as the probe is."""
     found: dict[str, Floats] = {}
     features: list[tuple[str, NDArray[Any], Scaling]] = []
     if examples.lengths is not None:
@@ -71,7 +72,8 @@ def of_prompt(
     if examples.first_token is not None:
         features.append((FIRST, token_features(examples.first_token, split[0]), "whole"))
     for name, x, scaling in features:
-        found[name] = best_of(x, split, train, val, kind, widths, seed, scaling).test
+        parts = Parts.of(x, *split, scaling)
+        found[name] = fit_kind(kind, parts, train, val, widths=widths, seed=seed).test
     if examples.asked is not None:
         found[ASKED] = own_words(examples, split[2], train)
     return found
@@ -82,21 +84,11 @@ def so_far(examples: PlanExamples, segment: int, split: Split, train: Target, va
     found: dict[str, Floats] = {}
     if examples.written_lengths is not None:
         x = length_features(examples.written_lengths[:, segment], split[0])
-        found[LENGTH_SO_FAR] = best_of(x, split, train, val, LINEAR, (), 0, "each").test
+        found[LENGTH_SO_FAR] = fit_kind(LINEAR, Parts.of(x, *split), train, val).test
     if examples.written is not None:
         x = word_features(examples.written[segment], split[0])
-        found[WORDS_SO_FAR] = best_of(x, split, train, val, LINEAR, (), 0, "whole").test
+        found[WORDS_SO_FAR] = fit_kind(LINEAR, Parts.of(x, *split, "whole"), train, val).test
     return found
-
-
-def best_of(
-    x: NDArray[Any], split: Split, train: Target, val: Target, kind: str, widths: Sequence[int], seed: int,
-    scaling: Scaling,
-) -> Fitted:  # fmt: skip
-    """A linear probe; beside a network, the one of the two with less loss on validation rows."""
-    parts = Parts.of(x, *split, scaling)
-    found = [fit_kind(k, parts, train, val, widths=widths, seed=seed) for k in (LINEAR, MLP)[: 2 if kind == MLP else 1]]
-    return min(found, key=lambda f: f.loss)
 
 
 def length_features(lengths: NDArray[Any], train: NDArray[np.int64]) -> Floats:

@@ -115,9 +115,10 @@ def decide(c: Comparisons, alpha: float = ALPHA, margin: float = MARGIN) -> Verd
         if name not in CHANCE and all(d.bound(alpha) > 0 for d in c.baseline_over_chance[name].values())
     ]
     late = first_late(c, alpha, margin)
-    evidence = _evidence(c, rivals, chance, alpha, margin) | {"unbeaten": unbeaten, "explained by": explain, "late": late}
+    best = max(rivals, key=lambda name: c.baselines[name].value)
+    evidence = _evidence(c, rivals, best, alpha, margin)
+    evidence |= {"unbeaten": unbeaten, "explained by": explain, "late": late}
     score = f"{NAMES[c.metric]} {_shown(c.probe[PROMPT])} at the last prompt token"
-    best = evidence["best baseline"]
     gap = f"{over[best].value:+.2f} [{', '.join(f'{v:+.2f}' for v in over[best].interval())}] over {best}"
     if readable and not unbeaten:
         return Verdict(PLANNED, f"{score}, {gap}, the best baseline", evidence)
@@ -162,11 +163,8 @@ def first_of(c: Comparisons, alpha: float, margin: float, *, prompt_too: bool) -
     return None
 
 
-def _evidence(
-    c: Comparisons, rivals: Sequence[str], chance: Sequence[str], alpha: float, margin: float
-) -> dict[str, Any]:
-    over = c.over[PROMPT]
-    best = max(rivals, key=lambda name: c.baselines[name].value)
+def _evidence(c: Comparisons, rivals: Sequence[str], best: str, alpha: float, margin: float) -> dict[str, Any]:
+    over, chance = c.over[PROMPT], c.deciding(CHANCE)
     hardest = min(rivals, key=lambda name: over[name].bound(alpha))
     return {
         "metric": c.metric, "alpha": alpha, "margin": margin,

@@ -137,7 +137,9 @@ class PlanExamples:
         try:
             labels = np.asarray(self.labels, dtype=np.float64 if self.kind == "regression" else None)
         except (TypeError, ValueError) as error:
-            raise ProbeError(f"{self._who}: a regression needs numbers as labels ({error}); or kind='classes'") from error
+            raise ProbeError(
+                f"{self._who}: a regression needs numbers as labels ({error}); or kind='classes'"
+            ) from error
         if labels.dtype == object:
             kinds = {type(v).__name__ for v in labels.tolist()}
             if len(kinds) > 1:
@@ -214,7 +216,8 @@ class PlanExamples:
             raise ProbeError(f"{self._who}: the training part has {what}: split anew, or add training prompts")
 
     def _check_values(self) -> None:
-        for name, given in (("lengths", self.lengths), ("embedding", self.embedding), ("first_token", self.first_token)):
+        for name in ("lengths", "embedding", "first_token", "written_lengths"):
+            given = getattr(self, name)
             if given is not None and not np.isfinite(given).all():
                 raise ProbeError(f"{self._who}: {name} has values that are NaN or infinite: compute them in float32")
         if self.first_token is not None and (

@@ -15,55 +15,16 @@ from interp.progress import progress_bar
 from probes.planning.baselines import ASKED, CHANCE, MAJORITY, MEAN, could_answer, missing_baselines
 from probes.planning.claims import ALPHA, MARGIN, PLANNED, Comparisons, Verdict, decide
 from probes.planning.curves import Curve, curve_of
-from probes.planning.examples import PROMPT, PlanExamples, cell
+from probes.planning.examples import PROMPT, PlanExamples
 from probes.planning.joining import Design, Joint, join
-from probes.planning.learning import KINDS, LINEAR, WIDTHS, Parts, Target, fit_kind
+from probes.planning.learning import KINDS, WIDTHS
 from probes.planning.linear import Floats
-from probes.planning.rounds import Round, cells_of, one_round
+from probes.planning.rounds import Round, cells_of, deciding_kind, one_round
 from probes.planning.scoring import NAMES, RANGES, check_metric, metrics_of
+from probes.planning.weights import PlanProbe, linear_probe
 
 SEEDS = (0, 1, 2)
 DRAWS = 500
-
-
-@dataclass(frozen=True, eq=False)
-class PlanProbe:
-    """A linear probe of an attribute, in the units of the activations.
-
-    Attributes:
-        weights: `[k, d]`; k is 1 for a regression, else the number of classes.
-        intercept: `[k]`.
-        classes: The classes; none for a regression.
-        layer: The layer.
-    """
-
-    weights: Floats
-    intercept: Floats
-    classes: tuple[Any, ...]
-    layer: int
-
-    def values(self, x: NDArray[Any]) -> Floats:
-        """Foretold numbers `[m]`, or logits `[m, k]`, of states `[m, d]`."""
-        found = np.asarray(x, dtype=np.float64) @ self.weights.T + self.intercept
-        return found if self.classes else found[:, 0]
-
-    def predict(self, x: NDArray[Any]) -> NDArray[Any]:
-        """Foretold labels of states `[m, d]`."""
-        values = self.values(x)
-        return np.asarray(self.classes)[values.argmax(1)] if self.classes else values
-
-    def direction(self, towards: Any = None) -> Floats:
-        """Weights `[d]`: towards a class, against the mean of the others; of a regression, towards more.
-
-        Raises:
-            ProbeError: When no class is named, or one that there is not.
-        """
-        if not self.classes:
-            return self.weights[0]
-        if towards not in self.classes:
-            raise ProbeError(f"say towards which class: one of {list(self.classes)}, not {towards!r:.40}")
-        i = self.classes.index(towards)
-        return self.weights[i] - np.delete(self.weights, i, 0).mean(0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +41,7 @@ class PlanFit:
         metric: The score that decides.
         alpha: Level of the verdict's claims, one-sided.
         margin: The smallest difference that counts.
-        kinds: Kinds of probe that could be chosen.
-        widths: Widths of networks.
+        kinds: Kinds of probe; the first of them is the one that claims rest on.
     """
 
     examples: PlanExamples = field(repr=False)
@@ -90,7 +50,6 @@ class PlanFit:
     alpha: float
     margin: float
     kinds: tuple[str, ...]
-    widths: tuple[int, ...]
 
     @property
     def attribute(self) -> str:
@@ -159,28 +118,28 @@ class PlanFit:
         for position, s, layer, kinds in cells_of(self.examples, self.kinds):
             region = self.examples.segments[s].region if s >= 0 else PROMPT
             for kind in kinds:
-                key = (position, layer, kind)
-                joint = self._joint(self.metric, [r.cells[key][0] for r in self.rounds])
+                cells = [r.cells[position, layer, kind] for r in self.rounds]
                 rows.append({
                     "position": position, "region": region, "layer": layer, "probe": kind,
-                    **self._row(self.metric, joint), "val": float(np.mean([r.cells[key][1] for r in self.rounds])),
+                    **_row(self.metric, self._joint(self.metric, [c.test for c in cells])),
+                    "val": float(np.mean([c.val for c in cells])),
                 })  # fmt: skip
         return _frame(rows)
 
     @cached_property
     def chosen(self) -> Any:
-        """pandas, a row per position and seed: `position`, `seed`, `layer`, `probe`, `setting`, `val`."""
+        """pandas, a row per position, kind of probe and seed: also `layer`, `setting`, `val`."""
         return _frame([
-            {"position": p, "seed": r.seed, "layer": c.layer, "probe": c.kind, "setting": c.setting, "val": c.val}
-            for p in self.positions for r in self.rounds for c in [r.chosen[p]]
+            {"position": p, "probe": kind, "seed": r.seed, "layer": layer, "setting": r.probe(p, kind).setting,
+             "val": r.probe(p, kind).val}
+            for r in self.rounds for (p, kind), layer in r.chosen.items()
         ])  # fmt: skip
 
     @cached_property
     def best(self) -> Any:
-        """pandas, a row per position and score of the chosen probe: `position`, `metric`, `value`, `low`, `high`."""
+        """pandas, a row per position and score of the probe whose layer was chosen: `value`, `low`, `high`."""
         return _frame([
-            {"position": p, **self._row(m, self._joint(m, [r.predicted(p) for r in self.rounds]))}
-            for p in self.positions for m in self.metrics
+            {"position": p, **_row(m, self._joint(m, self._predicted(p)))} for p in self.positions for m in self.metrics
         ])  # fmt: skip
 
     @cached_property
@@ -190,48 +149,61 @@ class PlanFit:
         Those of the prompt are the same at every position, but for shuffled labels; `coverage` is the share of answers
         for which there was a prediction at all.
         """
-        asked = self.examples.asked
-        share = 1.0 if asked is None else float(np.mean([could_answer(v) for v in asked]))
         return _frame([
-            {"position": p, "baseline": name, **self._row(m, self._joint(m, [r.baselines[p][name] for r in self.rounds])),
-             "coverage": share if name == ASKED else 1.0}
-            for p in self.positions for name in self.rounds[0].baselines[p] for m in self.metrics
+            {"position": p, "baseline": name, **_row(m, self._joint(m, self._foil(p, name))),
+             "coverage": self._coverage(name)}
+            for p in self.positions for name in self._foils(p) for m in self.metrics
         ])  # fmt: skip
 
     @cached_property
     def differences(self) -> Any:
-        """pandas, a row per position and baseline: the chosen probe's score minus the baseline's, paired.
+        """pandas, a row per position and baseline: the probe's score minus the baseline's, paired.
 
         `difference`, `low`, `high` (95 %), `bound` (one-sided at 1 - alpha: above 0, the probe is better), `p`.
         """
+        return _frame([
+            {"position": p, "baseline": name, **self._gap(d)}
+            for p, found in self.comparisons.over.items() for name, d in found.items()
+        ])  # fmt: skip
+
+    @cached_property
+    def networks(self) -> Any:
+        """pandas: at the prompt, the probe with a hidden layer beside networks on what the baselines read.
+
+        `baseline`, the network's own `score`, the baseline's `value`, and `difference` with its interval, as in
+        `differences`. It decides nothing; empty where none was fitted. What it reads and the linear probe does not, it
+        may have computed itself.
+        """
         rows: list[dict[str, Any]] = []
-        for position, found in self.comparisons.over.items():
-            for name, d in found.items():
-                low, high = d.interval()
+        for kind in self.kinds[1:]:
+            probe = self._predicted(PROMPT, kind)
+            own = self._joint(self.metric, probe).value
+            for name in self._foils(PROMPT, kind):
+                foil = self._foil(PROMPT, name, kind)
                 rows.append({
-                    "position": position, "baseline": name, "difference": d.value, "low": low, "high": high,
-                    "bound": d.bound(self.alpha), "p": d.p,
+                    "probe": kind, "baseline": name, "score": own, "value": self._joint(self.metric, foil).value,
+                    **self._gap(self._difference(probe, foil)),
                 })  # fmt: skip
         return _frame(rows)
 
     @cached_property
     def comparisons(self) -> Comparisons:
         """Scores and paired differences, from which the verdict is made."""
-        first = self.rounds[0].baselines
-        chance = [name for name in CHANCE if name in first[PROMPT]]
-
-        def of(p: str, name: str) -> list[Floats]:
-            return [r.baselines[p][name] for r in self.rounds]
-
+        names = self._foils(PROMPT)
+        chance = [name for name in CHANCE if name in names]
+        foils = {name: self._foil(PROMPT, name) for name in names}
         return Comparisons(
             metric=self.metric,
-            probe={p: self._joint(self.metric, self._chosen(p)) for p in self.positions},
-            baselines={name: self._joint(self.metric, of(PROMPT, name)) for name in first[PROMPT]},
-            over={p: {name: self._difference(self._chosen(p), of(p, name)) for name in first[p]} for p in self.positions},
+            probe={p: self._joint(self.metric, self._predicted(p)) for p in self.positions},
+            baselines={name: self._joint(self.metric, foils[name]) for name in names},
+            over={
+                p: {name: self._difference(self._predicted(p), self._foil(p, name)) for name in self._foils(p)}
+                for p in self.positions
+            },
             over_prompt={p: self.between(p, PROMPT) for p in self.positions[1:]},
             baseline_over_chance={
-                name: {c: self._difference(of(PROMPT, name), of(PROMPT, c)) for c in chance}
-                for name in first[PROMPT] if name not in chance
+                name: {c: self._difference(foils[name], foils[c]) for c in chance}
+                for name in names if name not in chance
             },
             segments=self.examples.segments,
         )  # fmt: skip
@@ -250,32 +222,13 @@ class PlanFit:
 
     def between(self, a: str, b: str) -> Joint:
         """Score of the probe at one position minus that at another, paired."""
-        return self._difference(self._chosen(a), self._chosen(b))
-
-    def predictions(self) -> Any:
-        """pandas, a row per seed and test row: `seed`, `row`, `id`, `group`, `label`, then what each foretold."""
-        import pandas as pd
-
-        ids = self.examples.ids
-        parts: list[Any] = []
-        for r in self.rounds:
-            rows = r.split[2]
-            columns: dict[str, Any] = {
-                "seed": r.seed, "row": rows, "id": [str(i) if ids is None else ids[i] for i in rows],
-                "group": self.examples.groups[rows], "label": self.examples.labels[rows],
-            }  # fmt: skip
-            columns |= {p: self._named(r.predicted(p)) for p in self.positions}
-            columns |= {
-                name: self._named(found) for name, found in r.baselines[PROMPT].items() if found.ndim == 1
-            }  # fmt: skip
-            parts.append(pd.DataFrame(columns))
-        return pd.concat(parts, ignore_index=True)
+        return self._difference(self._predicted(a), self._predicted(b))
 
     def linear(self, layer: int | None = None, seed: int | None = None) -> PlanProbe:
         """The linear probe of a layer at the last prompt token, fitted to a seed's training rows.
 
         Args:
-            layer: By default the layer that this seed chose on validation rows, among linear probes.
+            layer: By default the layer that this seed chose on validation rows.
             seed: By default the first.
 
         Raises:
@@ -284,18 +237,24 @@ class PlanFit:
         seed = self.seeds[0] if seed is None else seed
         if seed not in self.seeds:
             raise ProbeError(f"seed {seed} was not fitted: {self.seeds} were")
-        found = self.rounds[self.seeds.index(seed)]
-        if layer is None:
-            vals = {at: found.cells[PROMPT, at, LINEAR][1] for at in self.examples.layers if LINEAR in self.kinds}
-            layer = max(vals, key=lambda at: vals[at]) if vals else self.examples.layers[-1]
-        if layer not in self.examples.layers:
-            raise ProbeError(f"layer {layer} was not fitted: {self.examples.layers} were")
-        x = cell(self.examples.prompt[:, self.examples.layers.index(layer)], f"layer {layer}")
-        target = Target.of(self.examples.labels, self.classes)
-        train, val, _ = (target.with_labels(target.y[rows]) for rows in found.split)
-        probe = fit_kind(LINEAR, Parts.of(x, *found.split), train, val)
-        assert probe.weights is not None and probe.intercept is not None
-        return PlanProbe(probe.weights, probe.intercept, self.classes, layer)
+        return linear_probe(self.examples, self.rounds[self.seeds.index(seed)], layer)
+
+    def predictions(self) -> Any:
+        """pandas, a row per seed and test row: `seed`, `row`, `id`, `group`, `label`, then what each foretold."""
+        import pandas as pd
+
+        ids, parts = self.examples.ids, list[Any]()
+        for r in self.rounds:
+            rows = r.split[2]
+            columns: dict[str, Any] = {
+                "seed": r.seed, "row": rows, "id": [str(i) if ids is None else ids[i] for i in rows],
+                "group": self.examples.groups[rows], "label": self.examples.labels[rows],
+            }  # fmt: skip
+            columns |= {p: self._named(r.probe(p, self.kinds[0]).test) for p in self.positions}
+            foils = r.baselines[PROMPT, self.kinds[0]]
+            columns |= {name: self._named(found) for name, found in foils.items() if found.ndim == 1}
+            parts.append(pd.DataFrame(columns))
+        return pd.concat(parts, ignore_index=True)
 
     def to_frame(self) -> Any:
         """The scores of all cells (pandas); `best`, `baselines`, `differences` and `chosen` stand beside it."""
@@ -309,20 +268,27 @@ class PlanFit:
 
     def report(self) -> str:
         """A few lines: the verdict, the curve, what was not compared with."""
-        lines = [f"{self.attribute} ({self.n} answers, {self.n_groups} groups): {self.verdict}"]
-        lines += [f"  {d['baseline']}: {d['difference']:+.2f} [{d['low']:+.2f}, {d['high']:+.2f}]"
-                  for d in self.differences[self.differences["position"] == PROMPT].to_dict("records")]  # fmt: skip
-        if self.examples.segments:
-            lines.append(f"  along what is written: {self.curve}")
-        if self.missing:
-            lines.append(f"  not compared with (no input): {', '.join(self.missing)}")
-        return "\n".join(lines)
+        at_prompt = self.differences[self.differences["position"] == PROMPT].to_dict("records")
+        return "\n".join([
+            f"{self.attribute} ({self.n} answers, {self.n_groups} groups): {self.verdict}",
+            *(f"  over {d['baseline']}: {d['difference']:+.2f} [{d['low']:+.2f}, {d['high']:+.2f}]" for d in at_prompt),
+            *([f"  along what is written: {self.curve}"] if self.examples.segments else []),
+            *([f"  not compared with (no input): {', '.join(self.missing)}"] if self.missing else []),
+        ])  # fmt: skip
 
     def __str__(self) -> str:
         return f"{self.attribute}: {self.verdict}"
 
-    def _chosen(self, position: str) -> list[Floats]:
-        return [r.predicted(position) for r in self.rounds]
+    # --- of the rounds -----------------------------------------------------------------------------------------------
+
+    def _predicted(self, position: str, kind: str | None = None) -> list[Floats]:
+        return [r.probe(position, kind or self.kinds[0]).test for r in self.rounds]
+
+    def _foils(self, position: str, kind: str | None = None) -> tuple[str, ...]:
+        return tuple(self.rounds[0].baselines[position, kind or self.kinds[0]])
+
+    def _foil(self, position: str, name: str, kind: str | None = None) -> list[Floats]:
+        return [r.baselines[position, kind or self.kinds[0]][name] for r in self.rounds]
 
     def _joint(self, metric: str, predicted: Sequence[Floats]) -> Joint:
         found = [r.scored(metric, p) for r, p in zip(self.rounds, predicted, strict=True)]
@@ -337,14 +303,16 @@ class PlanFit:
             self.design,
         )
 
-    def _row(self, metric: str, joint: Joint) -> dict[str, Any]:
-        low, high = joint.interval(within=RANGES[metric])
-        return {"metric": metric, "value": joint.value, "low": low, "high": high}
+    def _gap(self, d: Joint) -> dict[str, float]:
+        low, high = d.interval()
+        return {"difference": d.value, "low": low, "high": high, "bound": d.bound(self.alpha), "p": d.p}
+
+    def _coverage(self, name: str) -> float:
+        asked = self.examples.asked
+        return 1.0 if name != ASKED or asked is None else float(np.mean([could_answer(v) for v in asked]))
 
     def _named(self, predicted: Floats) -> Any:
-        if not self.classes:
-            return predicted
-        return [self.classes[int(c)] if c >= 0 else None for c in predicted]
+        return [self.classes[int(c)] if c >= 0 else None for c in predicted] if self.classes else predicted
 
 
 def fit_plan(
@@ -367,9 +335,9 @@ def fit_plan(
     Args:
         examples: Labels, states and what baselines need.
         seeds: Each splits the groups 60/20/20 anew.
-        kinds: `"linear"`, `"mlp"` or both; along the answer linear ones alone, where they are among them.
+        kinds: `"linear"`, `"mlp"` or both. Claims rest on linear probes, where they are among them.
         widths: Widths of the network to choose from.
-        metric: The score that decides: `"kendall"` for numbers, `"accuracy"` for classes by default.
+        metric: The score that decides: Somers' D for numbers, accuracy for classes by default.
         alpha: Level of the verdict's claims, one-sided.
         margin: The smallest difference that counts.
         draws: Bootstrap draws of test groups.
@@ -383,19 +351,27 @@ def fit_plan(
         raise ProbeError(f"seeds {tuple(seeds)}: give one or more, each once")
     if not kinds or set(kinds) - set(KINDS):
         raise ProbeError(f"kinds {tuple(kinds)}: choose of {', '.join(KINDS)}")
-    if not 0 < alpha < 0.5 or margin < 0:
-        raise ProbeError(f"alpha={alpha}, margin={margin}: alpha lies between 0 and 0.5, margin is 0 or more")
+    if not widths or min(widths) < 1:
+        raise ProbeError(f"widths {tuple(widths)}: give one or more, each 1 or more")
+    if not 0 < alpha < 0.5 or margin < 0 or draws < 100:
+        raise ProbeError(f"alpha={alpha}, margin={margin}, draws={draws}: 0 < alpha < 0.5, margin >= 0, draws >= 100")
     kinds = tuple(k for k in KINDS if k in kinds)
+    assert kinds[0] == deciding_kind(kinds)
     rounds: list[Round] = []
     total = len(seeds) * len(cells_of(examples, kinds))
     with progress_bar(f"planning probes ({NAMES[metric]})", total, progress) as advance:
         for seed in seeds:
-            rounds.append(
-                one_round(
-                    examples, seed, kinds=kinds, widths=tuple(widths), metric=metric, draws=draws, advance=advance
-                )
+            known = rounds[0] if rounds and examples.parts is not None else None
+            found = one_round(
+                examples, seed, kinds=kinds, widths=widths, metric=metric, draws=draws, known=known, advance=advance
             )
-    return PlanFit(examples, tuple(rounds), metric, alpha, margin, kinds, tuple(widths))
+            rounds.append(found)
+    return PlanFit(examples, tuple(rounds), metric, alpha, margin, kinds)
+
+
+def _row(metric: str, joint: Joint) -> dict[str, Any]:
+    low, high = joint.interval(within=RANGES[metric])
+    return {"metric": metric, "value": joint.value, "low": low, "high": high}
 
 
 def _frame(rows: list[dict[str, Any]]) -> Any:

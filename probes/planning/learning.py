@@ -1,4 +1,4 @@
-"""Fit one cell: probes of one kind on training rows, the setting chosen on validation rows, predictions for the rest."""
+"""Fit one cell: a probe on training rows, its setting chosen on validation rows, predictions for the rest."""
 
 from __future__ import annotations
 
@@ -135,9 +135,7 @@ def _linear(parts: Parts, train: Target, val: Target, penalties: Sequence[float]
     )  # fmt: skip
 
 
-def _network(
-    parts: Parts, train: Target, val: Target, settings: Sequence[tuple[float, ...]], seed: int
-) -> Fitted:
+def _network(parts: Parts, train: Target, val: Target, settings: Sequence[tuple[float, ...]], seed: int) -> Fitted:
     """Full-batch L-BFGS, as `MLPProbe`: turning the features changes nothing for a network with an L2 penalty."""
     # Scikit-learn's first weights suit features of unit variance; the turned ones have that on average.
     size = np.sqrt((parts.basis.rows**2).mean()) or 1.0

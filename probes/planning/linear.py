@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Scaling = Literal["each", "whole"]
-PENALTIES = (10.0, 1.0, 0.1, 0.01, 0.001, 0.0001)
+PENALTIES = (10.0, 1.0, 0.1, 0.01, 0.001)
 """Penalty on the squared weights, as a share of the mean eigenvalue of the Gram matrix; strong ones first."""
 _FLOOR = 1e-10
-_STEPS = 300
+_STOP = {"maxiter": 300, "maxcor": 20, "gtol": 1e-5, "ftol": 1e-10}
 MOST_AXES = 1000
 """Directions that are kept, those of largest variance first: more cost minutes and hardly carry a label."""
 
@@ -90,41 +90,42 @@ def softmax_path(
         k: How many classes.
         penalties: Strong ones first.
     """
-    from scipy.optimize import minimize
-
-    n, r = basis.rows.shape
     truth = np.eye(k)[codes]
     prior = truth.mean(0)
+    w, b = np.zeros((basis.rows.shape[1], k)), np.log(prior)
     bend = float((prior * (1 - prior)).mean())
-    start_w, start_b = np.zeros((r, k)), np.log(prior)
     found: list[tuple[Floats, Floats]] = []
     for share in penalties:
-        penalty = share * basis.unit
-        steep = np.sqrt(bend * basis.squares + penalty)[:, None]
-        lift = np.sqrt(bend * n)
-        rows = basis.rows / steep.T
-
-        def loss(v: Floats, rows: Floats = rows, steep: Floats = steep, penalty: float = penalty) -> tuple[float, Floats]:
-            w, b = v[: r * k].reshape(r, k), v[r * k :] / lift
-            logits = rows @ w
-            logits += b
-            logits -= logits.max(1, keepdims=True)
-            own = float(logits[truth_at].sum())
-            np.exp(logits, out=logits)
-            total = logits.sum(1, keepdims=True)
-            value = float(np.log(total).sum()) - own
-            logits /= total
-            logits -= truth
-            shrunk = (penalty / steep**2) * w
-            value += 0.5 * float((shrunk * w).sum())
-            gradient = np.concatenate([(rows.T @ logits + shrunk).ravel(), logits.sum(0) / lift])
-            return value / n, gradient / n
-
-        truth_at = (np.arange(n), codes)
-        start = np.concatenate([(start_w * steep).ravel(), start_b * lift])
-        result: Any = minimize(
-            loss, start, jac=True, method="L-BFGS-B", options={"maxiter": _STEPS, "gtol": 1e-6, "ftol": 1e-10}
-        )
-        start_w, start_b = result.x[: r * k].reshape(r, k) / steep, result.x[r * k :] / lift
-        found.append((start_w, start_b))
+        w, b = _softmax(basis, truth, codes, share * basis.unit, bend, w, b)
+        found.append((w, b))
     return found
+
+
+def _softmax(
+    basis: Basis, truth: Floats, codes: NDArray[np.intp], penalty: float, bend: float, w: Floats, b: Floats
+) -> tuple[Floats, Floats]:
+    """One penalty, from weights that are near; `bend` is about how much the loss curves along a decision value."""
+    from scipy.optimize import minimize
+
+    n, size, shape = len(truth), w.size, w.shape
+    steep, lift = np.sqrt(bend * basis.squares + penalty)[:, None], np.sqrt(bend * n)
+    rows, shrink, own = basis.rows / steep.T, penalty / steep**2, (np.arange(n), codes)
+
+    def loss(v: Floats) -> tuple[float, Floats]:
+        w = v[:size].reshape(shape)
+        p = rows @ w
+        p += v[size:] / lift
+        p -= p.max(1, keepdims=True)
+        value = -float(p[own].sum())
+        np.exp(p, out=p)
+        total = p.sum(1, keepdims=True)
+        value += float(np.log(total).sum())
+        p /= total
+        p -= truth
+        shrunk = shrink * w
+        value += 0.5 * float((shrunk * w).sum())
+        return value / n, np.concatenate([(rows.T @ p + shrunk).ravel(), p.sum(0) / lift]) / n
+
+    start = np.concatenate([(w * steep).ravel(), b * lift])
+    result: Any = minimize(loss, start, jac=True, method="L-BFGS-B", options=_STOP)
+    return result.x[:size].reshape(shape) / steep, result.x[size:] / lift

@@ -9,42 +9,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from interp.bootstrap import group_draws
-from probes.planning.baselines import (
-    MAJORITY,
-    MEAN,
-    SHUFFLED,
-    Split,
-    dealt_anew,
-    of_prompt,
-    so_far,
-    without_input,
-)
+from probes.planning.baselines import MAJORITY, MEAN, SHUFFLED, Split, dealt_anew, of_prompt, so_far, without_input
 from probes.planning.examples import PROMPT, PlanExamples, cell
-from probes.planning.learning import KINDS, LINEAR, MLP, Fitted, Parts, Target, fit_kind
+from probes.planning.learning import KINDS, LINEAR, Parts, Target, fit_kind
 from probes.planning.linear import Floats
 from probes.planning.scoring import score, score_draws
 
 SHUFFLES = 5
-_VAL_DRAWS = 200
 Key = tuple[str, int, str]
 """Position, layer, kind of probe."""
 
 
 @dataclass(frozen=True, eq=False)
-class Choice:
-    """What was chosen for a position on validation rows.
+class Cell:
+    """A probe of one cell.
 
     Attributes:
-        layer: The layer.
-        kind: Kind of probe.
-        setting: Its penalty, or width and penalty.
-        val: Its score on validation rows.
+        test: Predictions of test rows.
+        val: Score on validation rows.
+        loss: Loss on validation rows.
+        setting: Penalty, or width and penalty, chosen by that loss.
     """
 
-    layer: int
-    kind: str
-    setting: tuple[float, ...]
+    test: Floats
     val: float
+    loss: float
+    setting: tuple[float, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,25 +46,24 @@ class Round:
         split: Numbers of the training, validation and test rows.
         truth: Labels of the test rows, `[test row]`: numbers or class numbers.
         draws: Bootstrap draws of the groups of test rows, `[draw, test row]`.
-        cells: Predictions of test rows, and validation score, of each cell.
-        chosen: For each position, what was chosen.
-        baselines: For each position, predictions of test rows by each baseline: `[test row]`, or `[fit, test row]` for
-            those that are averaged over several fits.
+        cells: The probe of each cell.
+        chosen: For each position and kind of probe, the layer that was chosen on validation rows.
+        baselines: For each position and kind of probe, predictions of test rows by each baseline: `[test row]`, or
+            `[fit, test row]` for those that are averaged over several fits.
     """
 
     seed: int
     split: Split
     truth: Floats
     draws: Floats
-    cells: dict[Key, tuple[Floats, float]]
-    chosen: dict[str, Choice]
-    baselines: dict[str, dict[str, Floats]]
+    cells: dict[Key, Cell]
+    chosen: dict[tuple[str, str], int]
+    baselines: dict[tuple[str, str], dict[str, Floats]]
     _kept: dict[tuple[str, int], tuple[float, Floats]] = field(default_factory=dict, repr=False)
 
-    def predicted(self, position: str) -> Floats:
-        """Predictions of test rows by the probe that was chosen for a position."""
-        choice = self.chosen[position]
-        return self.cells[position, choice.layer, choice.kind][0]
+    def probe(self, position: str, kind: str) -> Cell:
+        """The probe of the layer that was chosen for a position."""
+        return self.cells[position, self.chosen[position, kind], kind]
 
     def scored(self, metric: str, predicted: Floats) -> tuple[float, Floats]:
         """A score of the test rows, and of each draw of them; of several fits, the mean."""
@@ -86,16 +75,20 @@ class Round:
         return self._kept[key]
 
 
+def deciding_kind(kinds: Sequence[str]) -> str:
+    """The kind of probe that claims rest on: linear where there is one (see `probes.planning.baselines`)."""
+    return LINEAR if LINEAR in kinds else kinds[0]
+
+
 def cells_of(examples: PlanExamples, kinds: Sequence[str]) -> list[tuple[str, int, int, tuple[str, ...]]]:
     """What is to be fitted: position, number of the segment (-1 for the prompt), layer, kinds of probe.
 
-    Along the answer probes are linear: the curve then compares like with like, and costs what it is worth.
+    Along what is written there are probes of the deciding kind alone: the curve is made of them.
     """
-    found = [(PROMPT, -1, layer, tuple(kinds)) for layer in examples.layers]
-    along = kinds if LINEAR not in kinds else (LINEAR,)
+    cells = [(PROMPT, -1, layer, tuple(kinds)) for layer in examples.layers]
     for s, segment in enumerate(examples.segments):
-        found += [(segment.name, s, layer, tuple(along)) for layer in examples.along_layers]
-    return found
+        cells += [(segment.name, s, layer, (deciding_kind(kinds),)) for layer in examples.along_layers]
+    return cells
 
 
 def one_round(
@@ -106,6 +99,7 @@ def one_round(
     widths: Sequence[int],
     metric: str,
     draws: int,
+    known: Round | None = None,
     advance: Callable[[int], None] = lambda _n: None,
 ) -> Round:
     """Everything for one seed.
@@ -113,10 +107,11 @@ def one_round(
     Args:
         examples: The examples.
         seed: Of the split, the bootstrap, shuffled labels and first weights of networks.
-        kinds: Kinds of probe to choose from.
+        kinds: Kinds of probe.
         widths: Widths of the network.
-        metric: The score by which layer and kind are chosen.
+        metric: The score by which the layer is chosen.
         draws: Bootstrap draws.
+        known: A round with the same split, whose linear probes are the same too.
         advance: Called after each cell.
 
     Raises:
@@ -126,79 +121,65 @@ def one_round(
     split: Split = (np.flatnonzero(part == "train"), np.flatnonzero(part == "val"), np.flatnonzero(part == "test"))
     target = Target.of(examples.labels, examples.classes)
     train, val, truth = (target.with_labels(target.y[rows]) for rows in split)
-    cells: dict[Key, tuple[Floats, float]] = {}
-    fitted: dict[Key, Fitted] = {}
-    for position, s, layer, fit_kinds in cells_of(examples, kinds):
-        parts = Parts.of(_states(examples, s, layer), *split)
-        for kind in fit_kinds:
-            found = fit_kind(kind, parts, train, val, widths=widths, seed=seed)
-            fitted[position, layer, kind] = found
-            cells[position, layer, kind] = (found.test, score(metric, val.y, found.val))
+    cells: dict[Key, Cell] = {}
+    for position, s, layer, wanted in cells_of(examples, kinds):
+        again = [kind for kind in wanted if known is not None and kind == LINEAR]
+        for kind in again:
+            assert known is not None
+            cells[position, layer, kind] = known.cells[position, layer, kind]
+        if len(again) < len(wanted):
+            parts = Parts.of(_states(examples, s, layer), *split)
+            for kind in (k for k in wanted if k not in again):
+                found = fit_kind(kind, parts, train, val, widths=widths, seed=seed)
+                reached = score(metric, val.y, found.val)
+                cells[position, layer, kind] = Cell(found.test, reached, found.loss, found.setting)
         advance(1)
-    val_draws = group_draws(examples.groups[split[1]], _VAL_DRAWS, seed)
-    chosen: dict[str, Choice] = {}
-    for position in (PROMPT, *(s.name for s in examples.segments)):
-        chosen[position] = _choose(position, fitted, cells, val.y, val_draws, metric)
-    return Round(
-        seed, split, truth.y, group_draws(examples.groups[split[2]], draws, seed), cells, chosen,
-        _baselines(examples, split, train, val, chosen, widths, seed),
-    )  # fmt: skip
-
-
-def _choose(
-    position: str, fitted: dict[Key, Fitted], cells: dict[Key, tuple[Floats, float]], truth: Floats, draws: Floats,
-    metric: str,
-) -> Choice:  # fmt: skip
-    """The layer with the best validation score; a network only where it gains more than one standard error."""
-    best: dict[str, Key] = {}
-    for key in (k for k in cells if k[0] == position):
-        # Of equal scores the one with less loss, as scores of few rows are coarse.
-        if key[2] not in best or _rank(cells, fitted, key) > _rank(cells, fitted, best[key[2]]):
-            best[key[2]] = key
-    taken = best[next(k for k in KINDS if k in best)]
-    if LINEAR in best and MLP in best:
-        gains = score_draws(metric, truth, fitted[best[MLP]].val, draws)
-        gains = gains - score_draws(metric, truth, fitted[best[LINEAR]].val, draws)
-        if cells[best[MLP]][1] - cells[best[LINEAR]][1] > float(np.nanstd(gains)):
-            taken = best[MLP]
-    return Choice(taken[1], taken[2], fitted[taken].setting, cells[taken][1])
-
-
-def _rank(cells: dict[Key, tuple[Floats, float]], fitted: dict[Key, Fitted], key: Key) -> tuple[float, float]:
-    return round(cells[key][1], 9), -fitted[key].loss
-
-
-def _baselines(
-    examples: PlanExamples, split: Split, train: Target, val: Target, chosen: dict[str, Choice],
-    widths: Sequence[int], seed: int,
-) -> dict[str, dict[str, Floats]]:  # fmt: skip
-    """For each position, the predictions that it is compared with."""
-    simple = without_input(train, len(split[2]))
-    shared = {MAJORITY if examples.classes else MEAN: simple}
-    asked = of_prompt(examples, split, train, val, chosen[PROMPT].kind, widths, seed)
-    found: dict[str, dict[str, Floats]] = {}
-    for s, (position, choice) in enumerate(chosen.items(), start=-1):
-        x = _states(examples, s, choice.layer)
-        shuffled = _shuffled(examples, x, split, train, val, choice, seed)
-        found[position] = {**shared, SHUFFLED: shuffled, **asked}
-        if s >= 0:
-            found[position] |= so_far(examples, s, split, train, val)
+    chosen = {(p, kind): _best_layer(cells, p, kind) for p, kind in dict.fromkeys((p, k) for p, _, k in cells)}
+    found = Round(seed, split, truth.y, group_draws(examples.groups[split[2]], draws, seed), cells, chosen, {})
+    for position, kind in chosen:
+        found.baselines[position, kind] = _baselines(examples, found, position, kind, train, val, widths)
     return found
 
 
+def _best_layer(cells: dict[Key, Cell], position: str, kind: str) -> int:
+    """The layer with the best validation score; of equal ones, as scores of few rows are coarse, that of less loss."""
+    layers = [layer for p, layer, k in cells if (p, k) == (position, kind)]
+
+    def rank(layer: int) -> tuple[float, float]:
+        found = cells[position, layer, kind]
+        return round(found.val, 9), -found.loss
+
+    return max(layers, key=rank)
+
+
+def _baselines(
+    examples: PlanExamples, found: Round, position: str, kind: str, train: Target, val: Target, widths: Sequence[int]
+) -> dict[str, Floats]:
+    """Predictions of test rows that a probe is compared with; those of the prompt are the same for every segment."""
+    nothing = {MAJORITY if examples.classes else MEAN: without_input(train, len(found.split[2]))}
+    nothing[SHUFFLED] = _shuffled(examples, found, position, kind, train, val)
+    if position == PROMPT:
+        return {**nothing, **of_prompt(examples, found.split, train, val, kind, widths, found.seed)}
+    shared = {name: p for name, p in found.baselines[PROMPT, kind].items() if name != SHUFFLED}
+    segment = [s.name for s in examples.segments].index(position)
+    return {**shared, SHUFFLED: nothing[SHUFFLED], **so_far(examples, segment, found.split, train, val)}
+
+
 def _shuffled(
-    examples: PlanExamples, x: Floats, split: Split, train: Target, val: Target, choice: Choice, seed: int
-) -> Floats:
+    examples: PlanExamples, found: Round, position: str, kind: str, train: Target, val: Target
+) -> NDArray[np.float64]:
     """The chosen probe fitted to labels dealt anew, a few times: `[fit, test row]`."""
-    parts = Parts.of(x, *split)
-    rng = np.random.default_rng([seed, 11])
-    found: list[Floats] = []
+    segment = [PROMPT, *(s.name for s in examples.segments)].index(position) - 1
+    parts = Parts.of(_states(examples, segment, found.chosen[position, kind]), *found.split)
+    rng = np.random.default_rng([found.seed, 11])
+    setting = found.probe(position, kind).setting
+    predicted: list[Floats] = []
     for _ in range(SHUFFLES):
-        anew = train.with_labels(dealt_anew(train.y, examples.groups[split[0]], rng))
+        anew = train.with_labels(dealt_anew(train.y, examples.groups[found.split[0]], rng))
         if train.classes and len(np.unique(anew.y)) < len(train.classes):
             anew = train.with_labels(rng.permutation(train.y))  # a class went missing with a group
-        found.append(fit_kind(choice.kind, parts, anew, val, seed=seed, setting=choice.setting).test)
-    return np.stack(found)
+        predicted.append(fit_kind(kind, parts, anew, val, seed=found.seed, setting=setting).test)
+    return np.stack(predicted)
 
 
 def _states(examples: PlanExamples, segment: int, layer: int) -> NDArray[np.float64]:

@@ -99,7 +99,7 @@ def plan_transfer(
         for target, rows in tested.items():
             found[source, target] = probe[target], layer
             chance[source, target] = without_input(train, len(rows))
-    rows: list[dict[str, Any]] = []
+    table: list[dict[str, Any]] = []
     for (source, target), (predicted, layer) in found.items():
         examples, at = sets[target], tested[target]
         truth = Target.of(examples.labels, classes).y[at]
@@ -110,14 +110,14 @@ def plan_transfer(
         drawn = [score_draws(metric, truth, p, weights) for p in (predicted, native)]
         low, high = join(values[:1], drawn[:1], design).interval(within=RANGES[metric])
         gap = join([values[0] - values[1]], [drawn[0] - drawn[1]], design)
-        rows.append({
+        table.append({
             "train": source, "test": target, "layer": layer, "metric": metric, "value": values[0], "low": low,
             "high": high, "native": values[1], "difference": gap.value, "difference_low": gap.interval()[0],
             "difference_high": gap.interval()[1], "chance": values[2], "n": len(at),
         })  # fmt: skip
     import pandas as pd
 
-    return PlanTransfer(pd.DataFrame(rows), metric, first.attribute)
+    return PlanTransfer(pd.DataFrame(table), metric, first.attribute)
 
 
 def _chosen(
