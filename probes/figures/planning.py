@@ -315,9 +315,9 @@ def _finish(figure: Any, labels: list[tuple[float, str, str]], bottom: int = 48)
             text=plain(text), x=1, xref="x domain", xanchor="left", xshift=6, y=y, yanchor="middle", showarrow=False,
             font={"size": 11.5, "color": colour},
         )  # fmt: skip
-    right = 14 + round(6.2 * max(len(text) for _, text, _ in labels))
+    right = 16 + round(6.6 * max(len(text) for _, text, _ in labels))
     margin = {"l": 54, "r": right, "b": bottom}
     return dress(
         figure, wide={"height": height, "margin": {**margin, "t": top}},
-        narrow={"height": height + 40, "margin": {**margin, "t": top + 40}}, narrow_below=620,
+        narrow={"height": height + 40, "margin": {**margin, "t": top + 52}}, narrow_below=620,
     )  # fmt: skip

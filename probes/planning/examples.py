@@ -154,7 +154,7 @@ class PlanExamples:
     def _check_sizes(self) -> None:
         values, counts = np.unique(self.labels, return_counts=True)
         if len(values) < 2:
-            what = f"all {len(self)} labels are {values[0]!r}" if len(values) else "there are no labels"
+            what = f"all {len(self)} labels are {values[0].item()!r}" if len(values) else "there are no labels"
             raise ProbeError(f"{self._who}: {what}, so there is nothing to foretell: give prompts on which it varies")
         if len(self) < LEAST_ROWS:
             raise ProbeError(
@@ -169,7 +169,7 @@ class PlanExamples:
                 f"is drawn and split ({LEAST_GROUPS} at least): add prompts of other groups"
             )
         if self.kind == "classes" and counts.min() < LEAST_OF_CLASS:
-            rare = values[counts.argmin()]
+            rare = values[counts.argmin()].item()
             raise ProbeError(
                 f"{self._who}: the class {rare!r} has {counts.min()} answers, too few ({LEAST_OF_CLASS} at least): "
                 "add prompts that lead to it, or leave the class out"

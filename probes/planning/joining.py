@@ -7,9 +7,10 @@ seeds. Its standard error is not `e / sqrt(S)`: seeds test partly the same rows,
 probe of another. Nor is it known: there is no unbiased estimate of it (Bengio and Grandvalet 2004). Two things are
 known. It is never more than the mean of the `e_s`, whatever the dependence. And for a loss averaged over random splits
 the corrected resampled t-test (Nadeau and Bengio 2003) multiplies `e^2` by `1/S + n_test / n_train` in place of `1/S`,
-which in their and our simulations errs on the wide side: two splits' scores correlate by about n_test / n (the rows
-that both test) and, where labels are noise, by a little more through pairs of rows that swap parts. The lesser of the
-two is used: with 60/20/20 and three seeds, 0.82 of one seed's standard error; with many seeds never less than 0.58.
+which errs on the wide side: two splits' scores correlate by about n_test / n (the rows that both test) and, where
+labels are noise, by a little more through pairs of rows that swap parts. The lesser of the two is used: with 60/20/20
+and three seeds 0.82 of one seed's standard error, and never less than 0.58. Simulated (docs/planning.md), three seeds
+have 0.17 to 0.52 of one seed's variance on noise, where 0.67 is used.
 Where all seeds test the same rows (a split that the prompts bring along) it is the mean of the `e_s`.
 
 Quantiles are Student's t with one degree of freedom less than the fewest groups that a seed tested.
