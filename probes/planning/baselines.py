@@ -37,6 +37,7 @@ FIRST, ASKED = "first token", "asked"
 WORDS_SO_FAR, LENGTH_SO_FAR = "words so far", "length so far"
 CHANCE = (MAJORITY, MEAN, SHUFFLED)
 TEXT = (LENGTH, WORDS, EMBEDDING)
+SO_FAR = (WORDS_SO_FAR, LENGTH_SO_FAR)
 _MOST_WORDS = 5000
 _SEEN = 0.01
 

@@ -16,7 +16,9 @@ interval at 1 - alpha (`probes.planning.joining`).
    If neither is shown to read it: **cannot tell**.
 4. Not readable at the prompt, a segment of what is written may be: it must beat every baseline of the prompt, and P.
    Segments are many, so that the p-values (of each, the largest over what it must beat) are corrected (Holm 1979).
-   The first that passes says which: **decided while thinking**, or **decided late**.
+   The first that passes says which: **decided while thinking**, or **decided late**. Where the words or the length
+   of what was written by then were not shown to tell less, the sentence says so: the claim stands, but the states may
+   hold no more than what stands there.
 5. Otherwise **not readable** is claimed only where less than `margin` can be left: the upper end of the 95 % interval
    of P over the baselines that read nothing lies below it. Else **cannot tell**, and more prompts are needed.
 
@@ -31,7 +33,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from probes.planning.baselines import CHANCE, EMBEDDING, FIRST, TEXT
+from probes.planning.baselines import CHANCE, EMBEDDING, FIRST, SO_FAR, TEXT
 from probes.planning.examples import PROMPT, THOUGHT, Segment
 from probes.planning.joining import Joint, holm
 from probes.planning.scoring import NAMES
@@ -138,7 +140,11 @@ def decide(c: Comparisons, alpha: float = ALPHA, margin: float = MARGIN) -> Verd
     trace = f"{score}, {above:+.2f} over the baselines that read nothing (at most {high:+.2f})"
     if late is not None:
         segment = next(s for s in c.segments if s.name == late)
-        there = f"{_shown(c.probe[late])} at {late} of the {segment.region}"
+        told = [name for name in SO_FAR if name in c.over[late] and c.over[late][name].bound(alpha) <= 0]
+        there = f"{_shown(c.probe[late])} at {late}" + (
+            f", where the {' and the '.join(told)} may tell as much" if told else ""
+        )
+        evidence |= {"late score": c.probe[late].value, "told by then": told}
         return Verdict(WHILE_THINKING if segment.region == THOUGHT else LATE, f"{trace}, and {there}", evidence)
     if high < margin:
         return Verdict(NOT_READABLE, trace, evidence)

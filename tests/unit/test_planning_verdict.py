@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -43,6 +44,16 @@ def test_each_verdict_is_given_where_it_is_true(claim: str, where: dict[str, Any
     assert claim in CLAIMS
     json.dumps(found.verdict.evidence)
     assert claim in str(found)
+
+
+def test_a_late_decision_that_stands_in_the_text_by_then_is_said_to() -> None:
+    told = examples(n=400, along=(0.0, 1.0), words=1.0)
+    texts = [[""] * 400, list(told.texts or [])]
+    found = fit_plan(dataclasses.replace(told, texts=["same"] * 400, written=texts), **FAST).verdict
+    assert found.claim == "decided late"
+    assert found.evidence["told by then"] == ["words so far"]
+    assert "where the words so far may tell as much" in found.sentence
+    assert "as much" not in fit(along=(0.0, 1.0)).verdict.sentence
 
 
 def test_few_prompts_make_it_say_that_it_cannot_tell() -> None:
@@ -123,7 +134,7 @@ def test_figures_hold_their_baselines_and_controls() -> None:
     assert plan_transfer({"one": examples(at_prompt=1.0), "two": other}).plot().data[0].type == "heatmap"
 
 
-# --- soak --------------------------------------------------------------------------------------------------------------
+# --- soak -------------------------------------------------------------------------------------------------------------
 
 RUNS = 200
 
