@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from probes.guard.stream import StreamRule, Watched
     from probes.inversion import Question, ReplyInversion, reply_inversion
     from probes.jailbroken import Jailbreaks, jailbreaks
+    from probes.planning.examples import PlanExamples, Segment
+    from probes.planning.fitting import PlanFit, fit_plan
+    from probes.planning.transfers import PlanTransfer, plan_transfer
+    from probes.planning.weights import PlanProbe
     from probes.plateau import drops
     from probes.price import Price
     from probes.prober import RefusalProber, refusal_prober
@@ -71,6 +75,10 @@ _WHERE = {
     "NearestCentroid": "probes.estimators",
     "Picks": "probes.cliff_judge",
     "Place": "probes.estimators",
+    "PlanExamples": "probes.planning.examples",
+    "PlanFit": "probes.planning.fitting",
+    "PlanProbe": "probes.planning.weights",
+    "PlanTransfer": "probes.planning.transfers",
     "Price": "probes.price",
     "Probe": "probes.estimators",
     "Question": "probes.inversion",
@@ -79,6 +87,7 @@ _WHERE = {
     "RefusalProber": "probes.prober",
     "ReplyInversion": "probes.inversion",
     "RidgeProbe": "probes.estimators",
+    "Segment": "probes.planning.examples",
     "Selection": "probes.selection",
     "Separation": "probes.readout",
     "StreamRule": "probes.guard.stream",
@@ -102,6 +111,7 @@ _WHERE = {
     "evaluate": "probes.evaluation",
     "find_cliff": "probes.cliff_finding",
     "fit_logistic": "probes.estimators",
+    "fit_plan": "probes.planning.fitting",
     "grouped_folds": "probes.splits",
     "grouped_split": "probes.splits",
     "harm_and_refusal": "probes.two_directions",
@@ -110,6 +120,7 @@ _WHERE = {
     "load_probe": "probes.estimators",
     "own_refusals": "probes.guard.baselines",
     "paired_auroc": "probes.guard.metrics",
+    "plan_transfer": "probes.planning.transfers",
     "principal_angles": "probes.directions",
     "random_cosine": "probes.directions",
     "refusal_cliff": "probes.cliff",
@@ -154,6 +165,10 @@ __all__ = [
     "NearestCentroid",
     "Picks",
     "Place",
+    "PlanExamples",
+    "PlanFit",
+    "PlanProbe",
+    "PlanTransfer",
     "Price",
     "Probe",
     "Question",
@@ -162,6 +177,7 @@ __all__ = [
     "RefusalProber",
     "ReplyInversion",
     "RidgeProbe",
+    "Segment",
     "Selection",
     "Separation",
     "StreamRule",
@@ -185,6 +201,7 @@ __all__ = [
     "evaluate",
     "find_cliff",
     "fit_logistic",
+    "fit_plan",
     "grouped_folds",
     "grouped_split",
     "harm_and_refusal",
@@ -193,6 +210,7 @@ __all__ = [
     "load_probe",
     "own_refusals",
     "paired_auroc",
+    "plan_transfer",
     "principal_angles",
     "random_cosine",
     "refusal_cliff",

@@ -18,6 +18,7 @@ from probes.figures.heads import attention_picture, head_map, suppression_curve
 from probes.figures.lines import separation_lines
 from probes.figures.maps import candidate_maps
 from probes.figures.matrices import angle_bars, cosine_maps, transfer_map
+from probes.figures.planning import plan_along, plan_dose, plan_layers, plan_scaling, plan_transfer_map
 from probes.figures.repair import loss_curve, misalignment_plane, repair_bars, repair_lines
 from probes.figures.sweep import sweep_lines, sweep_map
 from probes.figures.trace import trace_curve, trace_map
@@ -42,6 +43,11 @@ __all__ = [
     "learning_curves",
     "loss_curve",
     "misalignment_plane",
+    "plan_along",
+    "plan_dose",
+    "plan_layers",
+    "plan_scaling",
+    "plan_transfer_map",
     "reading_bars",
     "reliability_curves",
     "repair_bars",
