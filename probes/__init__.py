@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from probes.guard.stream import StreamRule, Watched
     from probes.inversion import Question, ReplyInversion, reply_inversion
     from probes.jailbroken import Jailbreaks, jailbreaks
+    from probes.planning.attributes import Answer, Attribute, Found, attribute
+    from probes.planning.dosing import PlanCausal, plan_causal
+    from probes.planning.families import PlanModels, plan_models
+    from probes.planning.planned import Plan, plan
     from probes.plateau import drops
     from probes.price import Price
     from probes.prober import RefusalProber, decisions, refusal_prober
@@ -52,7 +56,9 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "Angles": "probes.directions",
+    "Answer": "probes.planning.attributes",
     "AnswerBaseline": "probes.guard.baselines",
+    "Attribute": "probes.planning.attributes",
     "Behaviour": "probes.answers",
     "Candidates": "probes.candidate_scores",
     "CategoryDirections": "probes.categories",
@@ -64,6 +70,7 @@ _WHERE = {
     "Dissociation": "probes.two_causal",
     "Domain": "probes.transfer",
     "Evaluation": "probes.evaluation",
+    "Found": "probes.planning.attributes",
     "GenerativeGuard": "probes.guard.others",
     "GuardReport": "probes.guard.report",
     "GuardScores": "probes.guard.scores",
@@ -77,6 +84,9 @@ _WHERE = {
     "MeanDifference": "probes.estimators",
     "NearestCentroid": "probes.estimators",
     "Place": "probes.estimators",
+    "Plan": "probes.planning.planned",
+    "PlanCausal": "probes.planning.dosing",
+    "PlanModels": "probes.planning.families",
     "Price": "probes.price",
     "Probe": "probes.estimators",
     "Question": "probes.inversion",
@@ -95,6 +105,7 @@ _WHERE = {
     "Transfer": "probes.transfer",
     "Watched": "probes.guard.stream",
     "WhitenedMeanDifference": "probes.estimators",
+    "attribute": "probes.planning.attributes",
     "behaviour": "probes.answers",
     "candidates": "probes.candidate_scores",
     "category_directions": "probes.categories",
@@ -115,6 +126,9 @@ _WHERE = {
     "load_probe": "probes.estimators",
     "own_refusals": "probes.guard.baselines",
     "paired_auroc": "probes.guard.metrics",
+    "plan": "probes.planning.planned",
+    "plan_causal": "probes.planning.dosing",
+    "plan_models": "probes.planning.families",
     "principal_angles": "probes.directions",
     "random_cosine": "probes.directions",
     "refusal_cliff": "probes.cliff",
@@ -132,7 +146,9 @@ _WHERE = {
 
 __all__ = [
     "Angles",
+    "Answer",
     "AnswerBaseline",
+    "Attribute",
     "Behaviour",
     "Candidates",
     "CategoryDirections",
@@ -144,6 +160,7 @@ __all__ = [
     "Dissociation",
     "Domain",
     "Evaluation",
+    "Found",
     "GenerativeGuard",
     "GuardReport",
     "GuardScores",
@@ -157,6 +174,9 @@ __all__ = [
     "MeanDifference",
     "NearestCentroid",
     "Place",
+    "Plan",
+    "PlanCausal",
+    "PlanModels",
     "Price",
     "Probe",
     "Question",
@@ -175,6 +195,7 @@ __all__ = [
     "Transfer",
     "Watched",
     "WhitenedMeanDifference",
+    "attribute",
     "behaviour",
     "candidates",
     "category_directions",
@@ -195,6 +216,9 @@ __all__ = [
     "load_probe",
     "own_refusals",
     "paired_auroc",
+    "plan",
+    "plan_causal",
+    "plan_models",
     "principal_angles",
     "random_cosine",
     "refusal_cliff",

@@ -203,7 +203,8 @@ def check_name(given: str) -> None:
     except (SyntaxError, UnicodeDecodeError) as error:
         raise ProbeError(f"{path} is no Python file: {error}") from error
     names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
-    bound = [t.id for node in tree.body if isinstance(node, ast.Assign) for t in node.targets if isinstance(t, ast.Name)]
+    targets = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
+    bound = [target.id for target in targets if isinstance(target, ast.Name)]
     if function not in (*names, *bound):
         raise ProbeError(f"{path} has no function {function!r}; it has {', '.join(names) or 'none'}")
 

@@ -121,7 +121,7 @@ def correct(answer: Answer) -> Found:
     "classes",
     whole=False,
     needs="expected",
-    question="Will what you say of the claim below agree with the facts? Reply with one word: consistent or inconsistent.",
+    question="Will your verdict on the claim below be consistent or inconsistent with the facts? Reply with one word.",
 )
 def factual(answer: Answer) -> Found:
     """Factual consistency: does the answer's yes or no (true or false) agree with the expected one?"""
@@ -166,7 +166,7 @@ def refusal(answer: Answer) -> Found:
 @attribute(
     "classes",
     whole=False,
-    question="Will your answer to the request below be positive or negative? Reply with one word: positive or negative.",
+    question="Will your answer to the request below be positive or negative? Reply with one word: {classes}.",
 )
 def sentiment(answer: Answer) -> Found:
     """Sentiment word: is the first one of the answer positive or negative?"""

@@ -63,7 +63,7 @@ def sort_answers(
     apart: Counter[str] = Counter()
     kept: dict[int, tuple[Label, int]] = {}
     for i, one in enumerate(written):
-        reason = _unfit(attribute, one)
+        reason = unfit(attribute, one)
         found = None if reason else attribute.find(one.answer)
         if found is None or found.label is None:
             apart[reason or "no such attribute in the answer"] += 1
@@ -104,7 +104,8 @@ def given_away(attribute: Attribute, written: Written, label: Label) -> int:
     return at
 
 
-def _unfit(attribute: Attribute, written: Written) -> str:
+def unfit(attribute: Attribute, written: Written) -> str:
+    """Why an attribute cannot be read off an answer, whatever it says; empty where it can."""
     if written.thought == "unfinished":
         return "cut off in the thought"
     if attribute.whole and not written.finished:

@@ -1,7 +1,7 @@
 """States before and along answers: one pass over prompt and answer gives every position that is probed.
 
-The state at the last prompt token writes the first token of the answer. Along the answer a segment is probed at its last
-token; the last segment ends right before the token that gives the attribute away (arXiv 2502.06258, dynamics).
+The state at the last prompt token writes the first token of the answer. Along the answer a segment is probed at its
+last token; the last segment ends right before the token that gives the attribute away (arXiv 2502.06258, dynamics).
 """
 
 from __future__ import annotations

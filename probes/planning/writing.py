@@ -97,6 +97,11 @@ def write_answers(
     return [_written(model, prompt, row) for prompt, row in zip(several, rows, strict=True)]
 
 
+def as_written(model: Model, completion: Completion) -> Written:
+    """A completion, the tokens beside it."""
+    return _written(model, completion.prompt, _row(model, 0, completion))
+
+
 def joined(encoded: Encoded, written: Written, n_tokens: int) -> Encoded:
     """A prompt and the first tokens of its answer, as they were written and not tokenised anew."""
     end = len(encoded.text)

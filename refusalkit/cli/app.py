@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from refusalkit.cli import activations, cliff, evaluate, guard, heads, probe, serve
+from refusalkit.cli import activations, cliff, evaluate, guard, heads, plan, probe, serve
 from refusalkit.cli.quiet import hush
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ app.command()(probe.probe)
 app.command("eval")(evaluate.evaluate)
 app.command()(cliff.cliff)
 app.command()(heads.heads)
+app.command()(plan.plan)
 
 MAX_SEED = 2**31 - 1
 ModelName = Annotated[str, typer.Argument(help="A Hub id, a folder, or organism[:VARIANT].", metavar="MODEL")]
