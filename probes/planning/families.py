@@ -109,12 +109,10 @@ def _slug(name: str) -> str:
 
 
 def _row(one: Plan) -> dict[str, Any]:
-    fit, evidence = one.fit, one.fit.verdict.evidence
-    score = fit.best[(fit.best["position"] == "prompt") & (fit.best["metric"] == fit.metric)].iloc[0]
-    low, high = evidence["difference interval"]
+    evidence = one.fit.verdict.evidence
+    (low, high), (gap_low, gap_high) = evidence["probe interval"], evidence["difference interval"]
     return {
-        "n_parameters": one.n_parameters, "n": len(one.answers), "claim": one.claim, "metric": fit.metric,
-        "value": float(score["value"]), "low": float(score["low"]), "high": float(score["high"]),
-        "best_baseline": evidence["best baseline"], "difference": evidence["difference"], "difference_low": low,
-        "difference_high": high,
+        "n_parameters": one.n_parameters, "n": len(one.answers), "claim": one.claim, "metric": one.fit.metric,
+        "value": evidence["probe"], "low": low, "high": high, "best_baseline": evidence["best baseline"],
+        "difference": evidence["difference"], "difference_low": gap_low, "difference_high": gap_high,
     }  # fmt: skip

@@ -191,13 +191,8 @@ def test_files_bring_expected_answers_and_options(tmp_path: Path) -> None:
     assert prompts(saved).prompts == (one, two)
     (tmp_path / "c.csv").write_text("prompt,expected,options\nWho?,a,a | b\n")
     assert prompts(tmp_path / "c.csv")[0] == Task("Who?", expected="a", options=("a", "b"))
-    bad_ones = (
-        '{"prompt": "x", "expected": [1]}',
-        '{"prompt": "x", "options": [1]}',
-        '{"prompt": "x", "options": "a|a"}',
-    )
-    for bad in bad_ones:
-        file.write_text(bad + "\n")
+    for bad in ('"expected": [1]', '"options": [1]', '"options": "a|a"'):
+        file.write_text(f'{{"prompt": "x", {bad}}}\n')
         with pytest.raises(PromptError, match="line 1"):
             prompts(file)
 
