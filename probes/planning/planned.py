@@ -100,9 +100,11 @@ class Plan:
         out.mkdir(parents=True, exist_ok=True)
         for name, table in (
             ("scores", self.to_frame()), ("baselines", self.fit.baselines), ("differences", self.fit.differences),
-            ("curve", self.fit.curve.table), ("answers", self.answers_frame()),
+            ("networks", self.fit.networks), ("curve", self.fit.curve.table), ("answers", self.answers_frame()),
         ):  # fmt: skip
-            table.to_csv(out / f"{name}.csv", index=False)
+            (out / f"{name}.csv").unlink(missing_ok=True)
+            if len(table):
+                table.to_csv(out / f"{name}.csv", index=False)
         verdict = self.fit.verdict
         write_json(
             out / "plan.json",
