@@ -38,8 +38,12 @@ if TYPE_CHECKING:
     from probes.jailbroken import Jailbreaks, jailbreaks
     from probes.planning.attributes import Answer, Attribute, Found, attribute
     from probes.planning.dosing import PlanCausal, plan_causal
+    from probes.planning.examples import PlanExamples, Segment
     from probes.planning.families import PlanModels, plan_models
+    from probes.planning.fitting import PlanFit, fit_plan
     from probes.planning.planned import Plan, plan
+    from probes.planning.transfers import PlanTransfer, plan_transfer
+    from probes.planning.weights import PlanProbe
     from probes.plateau import drops
     from probes.price import Price
     from probes.prober import RefusalProber, decisions, refusal_prober
@@ -86,7 +90,11 @@ _WHERE = {
     "Place": "probes.estimators",
     "Plan": "probes.planning.planned",
     "PlanCausal": "probes.planning.dosing",
+    "PlanExamples": "probes.planning.examples",
+    "PlanFit": "probes.planning.fitting",
     "PlanModels": "probes.planning.families",
+    "PlanProbe": "probes.planning.weights",
+    "PlanTransfer": "probes.planning.transfers",
     "Price": "probes.price",
     "Probe": "probes.estimators",
     "Question": "probes.inversion",
@@ -95,6 +103,7 @@ _WHERE = {
     "RefusalProber": "probes.prober",
     "ReplyInversion": "probes.inversion",
     "RidgeProbe": "probes.estimators",
+    "Segment": "probes.planning.examples",
     "Selection": "probes.selection",
     "Separation": "probes.readout",
     "StreamRule": "probes.guard.stream",
@@ -118,6 +127,7 @@ _WHERE = {
     "evaluate": "probes.evaluation",
     "find_cliff": "probes.cliff",
     "fit_logistic": "probes.estimators",
+    "fit_plan": "probes.planning.fitting",
     "grouped_folds": "probes.splits",
     "grouped_split": "probes.splits",
     "harm_and_refusal": "probes.two_directions",
@@ -129,6 +139,7 @@ _WHERE = {
     "plan": "probes.planning.planned",
     "plan_causal": "probes.planning.dosing",
     "plan_models": "probes.planning.families",
+    "plan_transfer": "probes.planning.transfers",
     "principal_angles": "probes.directions",
     "random_cosine": "probes.directions",
     "refusal_cliff": "probes.cliff",
@@ -176,7 +187,11 @@ __all__ = [
     "Place",
     "Plan",
     "PlanCausal",
+    "PlanExamples",
+    "PlanFit",
     "PlanModels",
+    "PlanProbe",
+    "PlanTransfer",
     "Price",
     "Probe",
     "Question",
@@ -185,6 +200,7 @@ __all__ = [
     "RefusalProber",
     "ReplyInversion",
     "RidgeProbe",
+    "Segment",
     "Selection",
     "Separation",
     "StreamRule",
@@ -208,6 +224,7 @@ __all__ = [
     "evaluate",
     "find_cliff",
     "fit_logistic",
+    "fit_plan",
     "grouped_folds",
     "grouped_split",
     "harm_and_refusal",
@@ -219,6 +236,7 @@ __all__ = [
     "plan",
     "plan_causal",
     "plan_models",
+    "plan_transfer",
     "principal_angles",
     "random_cosine",
     "refusal_cliff",

@@ -18,6 +18,7 @@ from probes.figures.heads import attention_picture, head_map, suppression_curve
 from probes.figures.lines import separation_lines
 from probes.figures.maps import candidate_maps
 from probes.figures.matrices import angle_bars, cosine_maps, transfer_map
+from probes.figures.planning import plan_along, plan_dose, plan_layers, plan_scaling, plan_transfer_map
 from probes.figures.sweep import sweep_lines, sweep_map
 from probes.figures.trace import trace_curve, trace_map
 from probes.figures.trace_page import trace_page
@@ -39,6 +40,11 @@ __all__ = [
     "held_out_strip",
     "jailbreak_shifts",
     "learning_curves",
+    "plan_along",
+    "plan_dose",
+    "plan_layers",
+    "plan_scaling",
+    "plan_transfer_map",
     "reading_bars",
     "reliability_curves",
     "roc_curves",
