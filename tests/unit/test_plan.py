@@ -14,8 +14,8 @@ import interp
 import probes
 from interp import PromptSet
 from interp.errors import ModelError, ProbeError, PromptError
-from probes.planning.dosing import effect, pattern
 from probes.planning.families import PlanModels
+from probes.planning.steered import effect, pattern
 
 QUICK: dict[str, Any] = {"max_new_tokens": 40, "seeds": (0,), "kinds": ("linear",), "segments": 2, "ask": False}
 DOSED: dict[str, Any] = {"layers": (2, 4), "doses": (1.0, 4.0), "n_random": 2, "n_val": 8, "n_test": 24}
