@@ -113,9 +113,9 @@ def plan_causal(
 ) -> PlanCausal:
     """Steer along the planning probe of the prompt's last token, and read the attribute off the new answers.
 
-    Layer and dose are those that move most on validation prompts without losing the attribute; test prompts are looked
-    at once. Of classes, every prompt is steered to one class that its answer has not, drawn by the seed (of the
-    options it offers, where it offers some).
+    Layer and dose are those that move most on validation prompts without losing the attribute; where nothing moves,
+    the layer that reads best and the largest dose. Test prompts are looked at once. Of classes, every prompt is steered
+    to one class that its answer has not, drawn by the seed (of the options it offers, where it offers some).
 
     Args:
         model: The model that was planned with, in the same mode.
@@ -149,11 +149,18 @@ def plan_causal(
         for layer in tried:
             options += run.effects(layer, tested["val"], doses)
             advance(1)
-        sound = [o for o in options if o["lost"] <= MOST_LOST] or options
-        best = max(sound, key=lambda o: (o["effect"], -o["dose"], -o["layer"]))
+        best = _chosen(options, planned.fit.linear().layer)
         found = run.measure(best["layer"], tested["test"], doses, n_random)
         advance(1)
     return _concluded(planned, found, best, options, position, draws, seed)
+
+
+def _chosen(options: Sequence[dict[str, Any]], reads: int) -> dict[str, Any]:
+    """The layer and dose that move most, the weakest and lowest of equals; where nothing moves, see `plan_causal`."""
+    sound = [o for o in options if o["lost"] <= MOST_LOST] or list(options)
+    if max(o["effect"] for o in sound) > 0:
+        return max(sound, key=lambda o: (o["effect"], -o["dose"], -o["layer"]))
+    return max(sound, key=lambda o: (o["layer"] == reads, o["dose"]))
 
 
 def _rows(parts: NDArray[np.str_], name: str, n: int, seed: int) -> NDArray[np.int64]:
