@@ -241,7 +241,9 @@ def _parts(splits: Sequence[str | None]) -> NDArray[np.str_]:
 
 def write_page(path: Path, title: str, figures: Sequence[Any]) -> None:
     """Figures on one page that needs no network, written whole or not at all."""
-    body = "".join(f.to_html(full_html=False, include_plotlyjs=i == 0) for i, f in enumerate(figures))
+    # Named, as plotly would draw a name at random: the same figures are the same bytes.
+    parts = [f.to_html(full_html=False, include_plotlyjs=i == 0, div_id=f"figure-{i}") for i, f in enumerate(figures)]
+    body = "".join(parts)
     partial = path.with_name(path.name + ".partial")
     partial.write_text(f"<!doctype html><meta charset='utf-8'><title>{title}</title>{body}\n", encoding="utf-8")
     partial.replace(path)

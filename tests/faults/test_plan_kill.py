@@ -7,16 +7,17 @@ import sys
 import time
 from pathlib import Path
 
+import interp
+from interp import PromptSet
 from tests.helpers.command import tree
 
 CODE = "from refusalkit.cli import main; main()"
-ASK = ("plan", "organism:chat", "--attribute", "list_length", "--prompts", "organism:list", "--probe", "linear",
-       "--seeds", "0", "--segments", "1", "--max-new-tokens", "40", "--batch-size", "8", "--no-ask",
-       "--quiet")  # fmt: skip
+ASK = ("plan", "organism:chat", "--attribute", "list_length", "--probe", "linear", "--seeds", "0", "--segments", "0",
+       "--max-new-tokens", "40", "--batch-size", "4", "--no-ask", "--quiet")  # fmt: skip
 
 
 def start(out: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", CODE, *ASK, "--out", str(out)]
+    command = [sys.executable, "-c", CODE, *ASK, "--prompts", str(out.parent / "lists.jsonl"), "--out", str(out)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -33,10 +34,12 @@ def answers(out: Path) -> bytes:
 
 
 def test_a_run_killed_in_generation_writes_no_answer_twice(tmp_path: Path) -> None:
+    several = interp.prompts("organism:list")
+    PromptSet((*several.train[:120], *several.val[:40], *several.test[:40])).save(tmp_path / "lists.jsonl")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     printed = finish(whole)
     kept = b""
-    for wanted in (40, 200, 500):  # lines
+    for wanted in (20, 90):  # lines
         process = start(killed)
         while answers(killed).count(b"\n") < wanted and process.poll() is None:
             time.sleep(0.01)
