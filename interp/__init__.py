@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from interp.text.positions import POSITION_NAMES
     from interp.text.prompts import Prompt, PromptSet
     from interp.text.sources import prompts
+    from interp.text.task import Task
     from interp.text.transforms import transformed
     from interp.tracing.align import Aligned
     from interp.tracing.rollouts import rollouts
@@ -56,6 +57,7 @@ _WHERE = {
     "SITES": "interp.model.sites",
     "Statistics": "interp.activations.store.statistics",
     "Store": "interp.activations.store.reader",
+    "Task": "interp.text.task",
     "Trace": "interp.text.chat",
     "TraceScores": "interp.tracing.scores",
     "Traces": "interp.tracing.traces",
@@ -99,6 +101,7 @@ __all__ = [
     "SITES",
     "Statistics",
     "Store",
+    "Task",
     "Trace",
     "TraceScores",
     "Traces",

@@ -28,8 +28,12 @@ if TYPE_CHECKING:
     from probes.guard.stream import StreamRule, Watched
     from probes.inversion import Question, ReplyInversion, reply_inversion
     from probes.jailbroken import Jailbreaks, jailbreaks
+    from probes.planning.attributes import Answer, Attribute, Found, attribute
+    from probes.planning.dosing import PlanCausal, plan_causal
     from probes.planning.examples import PlanExamples, Segment
+    from probes.planning.families import PlanModels, plan_models
     from probes.planning.fitting import PlanFit, fit_plan
+    from probes.planning.planned import Plan, plan
     from probes.planning.transfers import PlanTransfer, plan_transfer
     from probes.planning.weights import PlanProbe
     from probes.plateau import drops
@@ -48,7 +52,9 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "Angles": "probes.directions",
+    "Answer": "probes.planning.attributes",
     "AnswerBaseline": "probes.guard.baselines",
+    "Attribute": "probes.planning.attributes",
     "Behaviour": "probes.answers",
     "Candidates": "probes.candidate_scores",
     "CategoryDirections": "probes.categories",
@@ -61,6 +67,7 @@ _WHERE = {
     "Dissociation": "probes.two_causal",
     "Domain": "probes.transfer",
     "Evaluation": "probes.evaluation_result",
+    "Found": "probes.planning.attributes",
     "GenerativeGuard": "probes.guard.others",
     "GuardReport": "probes.guard.report",
     "GuardScores": "probes.guard.scores",
@@ -75,8 +82,11 @@ _WHERE = {
     "NearestCentroid": "probes.estimators",
     "Picks": "probes.cliff_judge",
     "Place": "probes.estimators",
+    "Plan": "probes.planning.planned",
+    "PlanCausal": "probes.planning.dosing",
     "PlanExamples": "probes.planning.examples",
     "PlanFit": "probes.planning.fitting",
+    "PlanModels": "probes.planning.families",
     "PlanProbe": "probes.planning.weights",
     "PlanTransfer": "probes.planning.transfers",
     "Price": "probes.price",
@@ -98,6 +108,7 @@ _WHERE = {
     "Transfer": "probes.transfer",
     "Watched": "probes.guard.stream",
     "WhitenedMeanDifference": "probes.estimators",
+    "attribute": "probes.planning.attributes",
     "behaviour": "probes.answers",
     "candidates": "probes.candidate_scores",
     "category_directions": "probes.categories",
@@ -120,6 +131,9 @@ _WHERE = {
     "load_probe": "probes.estimators",
     "own_refusals": "probes.guard.baselines",
     "paired_auroc": "probes.guard.metrics",
+    "plan": "probes.planning.planned",
+    "plan_causal": "probes.planning.dosing",
+    "plan_models": "probes.planning.families",
     "plan_transfer": "probes.planning.transfers",
     "principal_angles": "probes.directions",
     "random_cosine": "probes.directions",
@@ -138,7 +152,9 @@ _WHERE = {
 
 __all__ = [
     "Angles",
+    "Answer",
     "AnswerBaseline",
+    "Attribute",
     "Behaviour",
     "Candidates",
     "CategoryDirections",
@@ -151,6 +167,7 @@ __all__ = [
     "Dissociation",
     "Domain",
     "Evaluation",
+    "Found",
     "GenerativeGuard",
     "GuardReport",
     "GuardScores",
@@ -165,8 +182,11 @@ __all__ = [
     "NearestCentroid",
     "Picks",
     "Place",
+    "Plan",
+    "PlanCausal",
     "PlanExamples",
     "PlanFit",
+    "PlanModels",
     "PlanProbe",
     "PlanTransfer",
     "Price",
@@ -188,6 +208,7 @@ __all__ = [
     "Transfer",
     "Watched",
     "WhitenedMeanDifference",
+    "attribute",
     "behaviour",
     "candidates",
     "category_directions",
@@ -210,6 +231,9 @@ __all__ = [
     "load_probe",
     "own_refusals",
     "paired_auroc",
+    "plan",
+    "plan_causal",
+    "plan_models",
     "plan_transfer",
     "principal_angles",
     "random_cosine",

@@ -53,7 +53,7 @@ class Prompt:
     def __post_init__(self) -> None:
         if not any(c.isprintable() and not c.isspace() for c in self.text):
             raise PromptError("the prompt is empty: give it some text, or leave it out")
-        for name, value in ((f.name, getattr(self, f.name) or "") for f in fields(self)):
+        for name, value in ((f.name, getattr(self, f.name) or "") for f in fields(Prompt)):
             if len(value) > MAX_CHARACTERS:
                 raise PromptError(
                     f"the {name} has {len(value):,} characters, more than {MAX_CHARACTERS:,}: shorten it, "

@@ -18,6 +18,7 @@ from interp.text.checks import located, reject_repeats, shorten
 from interp.text.files import READERS, Record, read_records
 from interp.text.prompts import HARMFUL, HARMLESS, Prompt, PromptSet
 from interp.text.published import published
+from interp.text.task import Task, task_fields
 
 if TYPE_CHECKING:
     from interp.organism.grammar import Item
@@ -27,6 +28,8 @@ OTHER_FIELDS = ("label", "group", "category", "family", "split", "system")
 HEADLINES = Path(str(files("interp.text") / "data" / "headlines.jsonl"))
 HUB_NAME = re.compile(r"(?P<name>[\w-][\w.-]*/[\w.-]+)(:(?P<column>.+))?")
 ORGANISM_SIZES = {"train": 256, "val": 64, "test": 200}
+ORGANISM_TASKS = ("story", "list", "choice")
+TASK_SIZES = {"train": 480, "val": 160, "test": 200}
 
 log = logging.getLogger(__name__)
 
@@ -50,10 +53,12 @@ def prompts(
             them), in any case and with or without hyphens, from the Hub; "NAME=FILE" for a local copy of it, fields as
             published;
             "organism": requests of the organism's grammar, split into 256 + 64 + 200 per class ("organism:role" and
-            "organism:role,suffix" for those wrappers);
+            "organism:role,suffix" for those wrappers); "organism:story", "organism:list" and "organism:choice": the
+            tasks whose answer has an attribute to plan, as `interp.Task`, split into 480 + 160 + 200;
             a txt file with one prompt per line;
             a csv, tsv, jsonl, json or parquet file whose prompts stand in the first of the fields prompt, instruction,
-            text, goal and behavior that it has, beside any of label, group, category, family, split and system;
+            text, goal and behavior that it has, beside any of label, group, category, family, split, system, and, of
+            the answer, expected and options;
             "owner/name" or "owner/name:column": a dataset of the Hub (its train split, else its first);
             or a PromptSet, given back.
         name: What to call the set in a report; by default the file's or dataset's own name.
@@ -142,7 +147,8 @@ def _prompt(record: Record, label: str | None, column: str | None) -> Prompt:
     for key, value in given.items():
         if not isinstance(value, str):
             raise PromptError(f"the {field if key == 'text' else key} is {shorten(repr(value))}: it must be a string")
-    return _relabel(Prompt(**given), label)
+    known = task_fields(named)
+    return _relabel(Task(**given, **known) if known else Prompt(**given), label)
 
 
 def _relabel(prompt: Prompt, label: str | None) -> Prompt:
@@ -198,10 +204,15 @@ def _from_organism(source: str, label: str | None) -> _Found:
     families = source.partition(":")[2].split(",") if ":" in source else ["plain"]
     if label is not None:
         raise PromptError(f"{source!r} carries its own labels: leave label out, or take .harmful or .harmless")
+    if len(families) == 1 and families[0] in ORGANISM_TASKS:
+        return _from_organism_task(source, families[0])
     chosen: list[Prompt] = []
     for family in families:
         if family not in grammar.FAMILIES:
-            raise PromptError(f"{source!r}: the organism has no wrapper {family!r}: {', '.join(grammar.FAMILIES)}")
+            raise PromptError(
+                f"{source!r}: the organism has no wrapper {family!r}: {', '.join(grammar.FAMILIES)}; nor is it one "
+                f"of its tasks, which stand alone: {', '.join(ORGANISM_TASKS)}"
+            )
         for name in (HARMFUL, HARMLESS):
             seen, unseen = (
                 sorted((i for i in grammar.items("safety", s, family=family) if i.label == name), key=_rank)
@@ -214,6 +225,28 @@ def _from_organism(source: str, label: str | None) -> _Found:
                     for i in items[: ORGANISM_SIZES[split]]
                 ]
     return _Found(chosen, [f"{source}, prompt {n}" for n in range(1, len(chosen) + 1)], source)
+
+
+def _from_organism_task(source: str, task: str) -> _Found:
+    """Prompts of a task; test prompts are combinations no training saw, validation shares no group with training."""
+    from interp.organism import grammar
+
+    seen = grammar.items(task, "train", n=TASK_SIZES["train"] + TASK_SIZES["val"])
+    order = sorted({i.group for i in seen}, key=lambda group: hashlib.sha256(group.encode()).hexdigest())
+    held: set[str] = set()
+    for group in order:  # whole groups, until there are enough
+        if sum(i.group in held for i in seen) < TASK_SIZES["val"]:
+            held.add(group)
+    chosen = [(i, "val" if i.group in held else "train") for i in seen]
+    chosen += [(i, "test") for i in grammar.items(task, "test", n=TASK_SIZES["test"])]
+    found: list[Prompt] = [
+        Task(
+            i.prompt, None, i.group, i.category, i.family, split, expected=str(i.meta["expected"]),
+            options=tuple(i.meta.get("characters", ())),
+        )
+        for i, split in chosen
+    ]  # fmt: skip
+    return _Found(found, [f"{source}, prompt {n}" for n in range(1, len(found) + 1)], source)
 
 
 def _rank(item: Item) -> str:

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from interp.errors import ModelError, PromptError
-from interp.model.batching import plan
 from interp.model.generate import Completion
+from interp.model.generate_onto import Kind, generate_onto
 from interp.model.model import Model
 from interp.model.session import Edit
-from interp.progress import progress_bar
 from interp.provenance import digest_json
 from interp.text.chat import Trace, as_prompt
 from interp.text.prompts import Prompt, PromptSet
 from interp.text.thinking import ThoughtStatus
 from interp.tracing.traces import ROLLOUTS, Traces
 
-SEED_RANGE = 2**31
+_KIND = Kind(ROLLOUTS, "rollouts", "thinking")
 
 
 def rollouts(
@@ -69,25 +67,11 @@ def rollouts(
         settings |= {"top_p": top_p, "seed": seed, "batch_size": batch_size, "token_budget": token_budget}
     name = prompts.name if isinstance(prompts, PromptSet) else "prompts"
     made_from = {**model.provenance(), "rollouts": settings}
-    header = {
-        "format": ROLLOUTS, "prompts": digest_json([asdict(p) for p in several]), "provenance": digest_json(made_from),
-    }  # fmt: skip
-    done = {} if out is None else _begun(Path(out), header)
-    file = None if out is None else Path(out)
-    options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p, "edits": edits,
-               "batch_size": batch_size, "token_budget": token_budget}  # fmt: skip
-    # Batches are planned over all prompts, done or not, so that one that is resumed samples what it would have.
-    batches = plan([len(e) + max_new_tokens for e in model.encode(several)], token_budget, batch_size)
-    with progress_bar("thinking", len(several), progress) as advance:
-        for number, batch in enumerate(batches):
-            if not all(i in done for i in batch):
-                written = model.generate([several[i] for i in batch], seed=_seed(seed, number), **options)
-                new = {i: _row(model, i, c) for i, c in zip(batch, written, strict=True)}
-                if file is not None:
-                    _append(file, list(new.values()))
-                done |= new
-            advance(len(batch))
-    rows = [done[i] for i in range(len(several))]
+    rows = generate_onto(
+        model, model.encode(several), _KIND, out, partial(_row, model), digest_json([asdict(p) for p in several]),
+        made_from, max_new_tokens=max_new_tokens, batch_size=batch_size, token_budget=token_budget, seed=seed,
+        progress=progress, temperature=temperature, top_p=top_p, edits=edits,
+    )  # fmt: skip
     found = tuple(Trace(p, row["thinking"], row["answer"]) for p, row in zip(several, rows, strict=True))
     status: tuple[ThoughtStatus, ...] = tuple(row["status"] for row in rows)
     return Traces(found, status, name, made_from)
@@ -107,10 +91,6 @@ def check_thinks(model: Model) -> None:
         )
 
 
-def _seed(seed: int, batch: int) -> int:
-    return int(digest_json([seed, batch]), 16) % SEED_RANGE
-
-
 def _row(model: Model, index: int, written: Completion) -> dict[str, Any]:
     status = model.chat.status(written.text)
     return {
@@ -118,33 +98,3 @@ def _row(model: Model, index: int, written: Completion) -> dict[str, Any]:
         "prompt": written.prompt.text, "thinking": written.thinking, "answer": written.answer, "status": status,
         "tokens": len(written.ids), "finished": written.finished,
     }  # fmt: skip
-
-
-def _begun(path: Path, header: dict[str, Any]) -> dict[int, dict[str, Any]]:
-    """What a file holds already, by index; a last line that was cut short is dropped."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(header) + "\n", encoding="utf-8")
-        return {}
-    whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
-    try:
-        lines = [json.loads(line) for line in whole.splitlines() if line]
-    except json.JSONDecodeError as error:
-        raise PromptError(f"{path} is no file of rollouts ({error.msg}): give another name") from error
-    if not lines:  # cut short in its first line
-        path.write_text(json.dumps(header) + "\n", encoding="utf-8")
-        return {}
-    if not isinstance(lines[0], dict) or lines[0].get("format") != ROLLOUTS:
-        raise PromptError(f"{path} is no file of rollouts: give another name")
-    for key, what in (("prompts", "other prompts"), ("provenance", "another model, template or settings")):
-        if lines[0].get(key) != header[key]:
-            raise PromptError(f"{path} holds rollouts of {what}: give another name, or delete it to start over")
-    path.write_text(whole + "\n", encoding="utf-8")
-    return {int(line["index"]): line for line in lines[1:]}
-
-
-def _append(path: Path, rows: list[dict[str, Any]]) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write("".join(json.dumps(row) + "\n" for row in rows))
-        file.flush()
-        os.fsync(file.fileno())

@@ -75,7 +75,8 @@ def dress(
         narrow_below: Width in pixels below which a page is narrow.
         scales: Which colour scale each colour axis has: `{"coloraxis": "diverging"}`.
     """
-    axes = [a for a in figure.layout if a[:5] in ("xaxis", "yaxis")]
+    # Sorted, as a layout lists its keys in another order in every process: the same figure is the same bytes.
+    axes = sorted(a for a in figure.layout if a[:5] in ("xaxis", "yaxis"))
     figure.update_layout(
         paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", font={"family": FONT, "size": 12.5},
         hoverlabel={"font": {"family": FONT, "size": 12.5}, "align": "left"}, hovermode="closest",

@@ -32,7 +32,7 @@ def main() -> None:
         raise (_interrupted() if stop.code == _INTERRUPTED else stop) from None  # what typer makes of Ctrl-C
 
 
-_RESUMED = {"audit", "capture", "cliff", "organism", "repair"}
+_RESUMED = {"audit", "capture", "cliff", "organism", "plan", "repair"}
 
 
 def _interrupted() -> SystemExit:

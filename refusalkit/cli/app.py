@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from refusalkit.cli import activations, bake, cliff, evaluate, guard, heads, probe, repair, serve
+from refusalkit.cli import activations, bake, cliff, evaluate, guard, heads, plan, probe, repair, serve
 from refusalkit.cli import options as opt
 from refusalkit.cli.quiet import hush
 
@@ -34,7 +34,7 @@ app.command()(cliff.cliff)
 app.command()(heads.heads)
 app.command()(bake.bake)
 app.command()(repair.repair)
-
+app.command()(plan.plan)
 
 
 @app.command()

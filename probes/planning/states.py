@@ -1,0 +1,172 @@
+"""States before and along answers: one pass over prompt and answer gives every position that is probed.
+
+The state at the last prompt token writes the first token of the answer. Along the answer a segment is probed at its
+last token; the last segment ends right before the token that gives the attribute away (arXiv 2502.06258, dynamics).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from interp.errors import FormatError
+from interp.model.batching import TOKEN_BUDGET
+from interp.model.model import Model
+from interp.progress import progress_bar
+from interp.provenance import digest_json
+from interp.tensorfile import read_tensors, write_tensors
+from probes.planning.writing import Written, joined
+
+LEAST_PROBABILITY = 0.01
+FORMAT = "refusalkit/plan-states/1"
+_ENTRY = "plan-states"
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class PlanStates:
+    """What probes and their baselines are fitted to.
+
+    Attributes:
+        states: `[n, point, layer, d]`, resid_post of every layer: the last prompt token, then the segments.
+        segments: Names and regions of the points after the first.
+        embedding: `[n, d]`, mean of resid_pre of layer 0 over the instruction's tokens.
+        first_token: `[n, v]`, probabilities of the first token, of those that somewhere reach 0.01; the rest last.
+        tokens: Ids of those tokens.
+        lengths: `[n]`, tokens of the prompt.
+        written: For each segment, the words written until then, per answer.
+        written_lengths: `[n, segment]`, tokens written until then.
+    """
+
+    states: Floats
+    segments: tuple[tuple[str, str], ...]
+    embedding: Floats
+    first_token: Floats
+    tokens: tuple[int, ...]
+    lengths: NDArray[np.int64]
+    written: tuple[tuple[str, ...], ...]
+    written_lengths: NDArray[np.int64]
+
+
+def plan_states(
+    model: Model,
+    written: Sequence[Written],
+    reveal: Sequence[int],
+    *,
+    segments: int = 5,
+    out: str | os.PathLike[str] | None = None,
+    token_budget: int = TOKEN_BUDGET,
+    progress: bool = False,
+) -> PlanStates:
+    """Capture what is probed.
+
+    Args:
+        model: The model that wrote the answers.
+        written: Answers.
+        reveal: For each, how many tokens were written before the one that gives the attribute away.
+        segments: How many for the thought, and how many for the answer; 0 for the prompt alone. A thought has segments
+            where most answers have one, and the answer where most have a token before the one that gives it away.
+        out: A safetensors file that keeps the states: read if it is of this model, these answers and these segments,
+            else written anew.
+        token_budget: Padded tokens per batch.
+        progress: Show a progress bar.
+    """
+    encoded = model.encode([w.answer.prompt for w in written])
+    points, names = _points(written, reveal, segments)
+    columns = [[e.n_prompt - 1 + n for n in (0, *own)] for e, own in zip(encoded, points, strict=True)]
+    texts = [joined(e, w, max(own, default=0)) for e, w, own in zip(encoded, written, points, strict=True)]
+    key = digest_json([model.provenance(), [t.ids for t in texts], columns, names])
+    kept = None if out is None else _read(Path(out), key)
+    if kept is None:
+        kept = _run(model, texts, columns, token_budget, progress)
+        if out is not None:
+            write_tensors(out, _ENTRY, {"format": FORMAT, "key": key}, kept)
+    return PlanStates(
+        states=kept["states"].numpy(), segments=names, embedding=kept["embedding"].numpy(),
+        first_token=kept["first_token"].numpy(), tokens=tuple(kept["tokens"].tolist()),
+        lengths=np.array([e.n_prompt for e in encoded]),
+        written=tuple(
+            tuple(w.text[: w.ends[own[s] - 1]] if own[s] else "" for w, own in zip(written, points, strict=True))
+            for s in range(len(names))
+        ),
+        written_lengths=np.array(points, dtype=np.int64).reshape(len(written), len(names)),
+    )  # fmt: skip
+
+
+def _points(
+    written: Sequence[Written], reveal: Sequence[int], segments: int
+) -> tuple[list[list[int]], tuple[tuple[str, str], ...]]:
+    """For each answer, how many of its tokens have been read at the end of each segment; and the segments' names."""
+    thoughts = [min(w.before_answer, n) for w, n in zip(written, reveal, strict=True)]
+    answers = [n - before for n, before in zip(reveal, thoughts, strict=True)]
+    regions = [
+        region
+        for region, sizes in (("thought", thoughts), ("answer", answers))
+        if segments and 2 * sum(size > 0 for size in sizes) > len(sizes)
+    ]
+    steps = range(1, segments + 1)
+    names = tuple((f"{region} {round(100 * k / segments)} %", region) for region in regions for k in steps)
+    found: list[list[int]] = []
+    for before, size in zip(thoughts, answers, strict=True):
+        own: list[int] = []
+        for region in regions:
+            start, length = (0, before) if region == "thought" else (before, size)
+            own += [start + math.ceil(k * length / segments) for k in steps]
+        found.append(own)
+    return found, names
+
+
+@torch.no_grad()
+def _run(
+    model: Model, texts: Sequence[Any], columns: Sequence[Sequence[int]], token_budget: int, progress: bool
+) -> dict[str, Tensor]:
+    n, n_points = len(texts), len(columns[0])
+    states = torch.empty(n, n_points, model.n_layers, model.d_model)
+    embedding = torch.empty(n, model.d_model)
+    likely: list[dict[int, float]] = [{} for _ in texts]
+    inst = [t.columns("inst") for t in texts]
+    reads = [(("resid_post", tuple(range(model.n_layers))), columns), (("resid_pre", (0,)), inst)]
+    last = [[t.n_prompt - 1] for t in texts]
+    with progress_bar("capturing", n, progress) as advance:
+        for step in model.steps(texts, reads, token_budget=token_budget, finals=last, done=advance):
+            states[step.rows] = step.grid("resid_post").transpose(1, 2).float()
+            sizes = [len(inst[i]) for i in step.rows]
+            means = [part.float().mean(0) for part in step.reads["resid_pre"][0].split(sizes)]
+            embedding[step.rows] = torch.stack(means)
+            assert step.finals is not None
+            p = torch.softmax(model.unembed(step.finals).float(), -1).cpu()
+            for row, own in zip(step.rows, p, strict=True):
+                places = (own >= LEAST_PROBABILITY).nonzero()[:, 0]
+                likely[row] = dict(zip(places.tolist(), own[places].tolist(), strict=True))
+    tokens = sorted({token for own in likely for token in own})
+    place = {token: i for i, token in enumerate(tokens)}
+    first = torch.zeros(n, len(tokens) + 1)
+    for row, own in enumerate(likely):
+        for token, p in own.items():
+            first[row, place[token]] = p
+    first[:, -1] = (1 - first.sum(1)).clamp(min=0)
+    return {
+        "states": states, "embedding": embedding, "first_token": first,
+        "tokens": torch.tensor(tokens, dtype=torch.int64),
+    }  # fmt: skip
+
+
+def _read(path: Path, key: str) -> dict[str, Tensor] | None:
+    """States of an earlier run, if they are of the same; anything else is made anew."""
+    if not path.exists():
+        return None
+    try:
+        about, tensors = read_tensors(path, _ENTRY, FORMAT, {"key": str})
+    except FormatError:
+        return None
+    wanted = {"states", "embedding", "first_token", "tokens"}
+    return tensors if about["key"] == key and set(tensors) == wanted else None

@@ -1,0 +1,115 @@
+"""`refusalkit plan`: what a model already knows of its answer before it writes it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from interp.errors import RefusalkitError
+from refusalkit.cli.activations import parse_names
+from refusalkit.cli.quiet import hush
+
+if TYPE_CHECKING:
+    from probes.planning.dosing import PlanCausal
+
+_PROBES = ("linear", "mlp")
+
+
+def plan(
+    model: Annotated[str, typer.Argument(help="A Hub id, a folder, or organism[:VARIANT].", metavar="MODEL")],
+    attribute: Annotated[
+        str, typer.Option(help="length, steps, list_length, character, letter, correct ..., or FILE.py:function.")
+    ],
+    prompts: Annotated[
+        str, typer.Option(help="A file, a set by name, a Hub dataset, organism:story, organism:list, organism:choice.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(help="Folder for answers, tables and figures; what is in it is gone on with.", file_okay=False),
+    ],
+    thinking: Annotated[bool | None, typer.Option(help="Thinking mode, where the template has a switch.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest thought and answer in tokens.", min=1)] = 256,
+    segments: Annotated[int, typer.Option(help="Stretches of thought and answer to probe; 0 for none.", min=0)] = 5,
+    balance: Annotated[bool, typer.Option("--balance", help="Keep equally many answers of every class.")] = False,
+    ask: Annotated[bool, typer.Option(help="Also ask the model to foretell the attribute.")] = True,
+    steer: Annotated[bool, typer.Option("--steer", help="Also steer along the probe: does it change answers?")] = False,
+    probe: Annotated[str, typer.Option(help="Kinds of probe, with commas: linear, mlp.")] = "linear,mlp",
+    seeds: Annotated[str, typer.Option(help="Seeds for splits, probes and draws, with commas.")] = "0,1,2",
+    alpha: Annotated[float, typer.Option(help="Level of the verdict.", min=1e-6, max=0.5)] = 0.01,
+    batch_size: Annotated[int, typer.Option(help="Most answers written at once.", min=1)] = 64,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps ...")] = None,
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 ...")] = "auto",
+    device_map: Annotated[str | None, typer.Option(help="Passed to transformers, e.g. auto.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Hub revision.")] = None,
+    chat_template: Annotated[Path | None, typer.Option(help="Jinja file in place of the model's template.")] = None,
+    system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
+    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run the checkpoint's code.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+) -> None:
+    """Measure how early a model's states foretell an attribute of its answer, beside what tells it without them."""
+    kinds, numbers = parse_kinds(probe), parse_seeds(seeds)
+    hush(quiet)
+    from interp.text.sources import prompts as load_prompts
+    from probes.planning.attributes import check_name
+    from refusalkit.audit.preflight import check_model, check_out, check_template
+
+    check_name(attribute)
+    check_model(model)
+    check_template(chat_template)
+    check_out(out)
+    several = load_prompts(prompts)
+    from interp.model.load import load
+    from probes.planning.planned import plan as run
+
+    loaded = load(
+        model, device=device, dtype=dtype, device_map=device_map, revision=revision, chat_template=chat_template,
+        system=system, thinking=thinking, trust_remote_code=trust_remote_code,
+    )  # fmt: skip
+    found = run(
+        loaded, several, attribute, out=out, max_new_tokens=max_new_tokens, segments=segments, balance=balance, ask=ask,
+        seeds=numbers, kinds=kinds, alpha=alpha, batch_size=batch_size, progress=not quiet,
+    )  # fmt: skip
+    typer.echo(found.report())
+    if steer:
+        from probes.planning.dosing import plan_causal
+
+        caused = plan_causal(loaded, found, seed=numbers[0], progress=not quiet)
+        typer.echo(caused.sentence)
+        _write(caused, out)
+    typer.echo(f"written: {out / 'plan.html'}, plan.json and tables")
+
+
+def parse_kinds(text: str) -> list[str]:
+    """`"linear, mlp"` as kinds of probe."""
+    names = parse_names(text)
+    if unknown := [name for name in names if name not in _PROBES]:
+        raise RefusalkitError(f"there is no probe {unknown[0]!r}; known: {', '.join(_PROBES)}")
+    return names
+
+
+def parse_seeds(text: str) -> list[int]:
+    """`"0, 1,2"` as different whole numbers."""
+    names = parse_names(text)
+    if any(not re.fullmatch(r"\d{1,9}", name) for name in names) or len(set(map(int, names))) < len(names):
+        raise RefusalkitError(f"{text!r} are no seeds; give for instance 0,1,2")
+    return [int(name) for name in names]
+
+
+def _write(caused: PlanCausal, out: Path) -> None:
+    from interp.provenance import write_json
+    from probes.planning.planned import write_page
+
+    caused.table.to_csv(out / "doses.csv", index=False)
+    caused.choice.to_csv(out / "doses-tried.csv", index=False)
+    difference, low, high = caused.excess
+    write_json(
+        out / "causal.json",
+        {"holds": caused.holds, "sentence": caused.sentence, "layer": caused.layer, "position": caused.position,
+         "dose": caused.dose, "effect": caused.effect, "low": caused.low, "high": caused.high,
+         "random": list(caused.random), "excess": {"value": difference, "low": low, "high": high},
+         "lost": caused.lost, "n": caused.n},
+    )  # fmt: skip
+    write_page(out / "causal.html", "Steering along the planning probe", [caused.plot()])
