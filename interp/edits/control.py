@@ -52,7 +52,7 @@ def random_like(edits: Sequence[Any], arch: Architecture, seed: int) -> list[Any
             given: Tensor = getattr(edit, _VECTOR[type(edit)])
             by_width.setdefault(given.shape[-1], []).append((place, given.view(-1, given.shape[-1])))
     for members in by_width.values():
-        turned = _turned(torch.cat([given for _, given in members]).double(), source)
+        turned = turned_together(torch.cat([given for _, given in members]).double(), source)
         for (place, _), own in zip(members, turned.split([len(g) for _, g in members]), strict=True):
             name = _VECTOR[type(flat[place])]
             made[place] = replace(flat[place], **{name: own.float() if name == "plane" else own[0].float()})
@@ -73,7 +73,7 @@ def _rebuilt(edit: Any, made: Iterator[Any]) -> Any:
     return replace(edit, **changes, **({"log": None} if isinstance(edit, When) else {}))
 
 
-def _turned(vectors: Tensor, source: torch.Generator) -> Tensor:
+def turned_together(vectors: Tensor, source: torch.Generator) -> Tensor:
     """Vectors `[n, d]` turned together by a random rotation: norms and cosines are kept."""
     n, d = vectors.shape
     within = torch.linalg.qr(vectors.T)[1]  # vectors = within.T @ an orthonormal frame, of which another is as good

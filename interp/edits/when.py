@@ -35,10 +35,14 @@ class When:
     def __repr__(self) -> str:
         return f"when({self.condition}, {list(self.inner)}, by {self.decide})"
 
+    def in_order(self, arch: Architecture) -> bool:
+        """Whether, in one forward pass, all that the condition reads comes before all that the edits write."""
+        readers, acting = self._parts(arch)
+        return max(map(_when, readers)) <= min(map(_when, acting))
+
     def ops(self, arch: Architecture) -> Sequence[Op]:
         """What reads, then what acts, fitted to a model."""
-        acting = [op for edit in self.inner for op in edit.ops(arch)]
-        readers = [op for reading in self.condition.readings() for op in self._readers(reading, arch)]
+        readers, acting = self._parts(arch)
         last, first = max(map(_when, readers)), min(map(_when, acting))
         if last > first:
             raise EditError(
@@ -49,6 +53,10 @@ class When:
         if self.decide == "token" and any(op.site in ("k", "v") for op in acting):
             raise EditError("keys and values are edited again at every step: decide by prompt, or act elsewhere")
         return [*readers, *(replace(op, gate=multiplied(op.gate, self._gate), owner=self) for op in acting)]
+
+    def _parts(self, arch: Architecture) -> tuple[list[Op], list[Op]]:
+        readers = [op for reading in self.condition.readings() for op in self._readers(reading, arch)]
+        return readers, [op for edit in self.inner for op in edit.ops(arch)]
 
     def _readers(self, reading: Reading, arch: Architecture) -> list[Op]:
         if self.decide == "token" and len(reading.positions) > 1:
