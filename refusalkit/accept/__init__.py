@@ -19,6 +19,7 @@ from refusalkit.accept.heads import heads
 from refusalkit.accept.judge import judge
 from refusalkit.accept.probing import probing
 from refusalkit.accept.rows import Rows
+from refusalkit.accept.steering import steering
 from refusalkit.accept.two_directions import two_directions
 from refusalkit.table import print_table
 
@@ -32,6 +33,7 @@ TOPICS: tuple[Callable[[bool], Rows], ...] = (
     judge,
     cliff,
     heads,
+    steering,
 )
 _PROCESSES = 2
 
