@@ -165,8 +165,9 @@ def train_vector(
             adam.step()
             with torch.no_grad():
                 learned.mul_(min(1.0, ceiling / max(float(learned.norm()), 1e-12)))
-            history.append({"nll": float(nll), "kl": float(kl), "leash": leash, "norm": float(learned.detach().norm())})
-            leash = min(max(leash + float(kl) / max_kl - 1.0, 0.0), 1e4)
+            loss, far, norm = (float(x.detach()) for x in (nll, kl, learned.norm()))
+            history.append({"nll": loss, "kl": far, "leash": leash, "norm": norm})
+            leash = min(max(leash + far / max_kl - 1.0, 0.0), 1e4)
             advance(1)
     provenance = {
         **model.provenance(), "method": "trained", "max_kl": max_kl, "max_norm": ceiling, "steps": steps, "rate": rate,
