@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -16,7 +15,7 @@ from interp.edits.when import Deciding, for_prompts, when
 from interp.errors import DirectionError, ProbeError, PromptError
 from interp.model.generate import Generations
 from interp.model.model import Model, Prompts
-from interp.model.session import Edit
+from interp.model.session import Edits
 
 if TYPE_CHECKING:
     from probes.guard.guard import LatentGuard
@@ -178,7 +177,7 @@ class Steered:
 def steer_when(
     model: Model,
     prompts: Prompts,
-    edits: Edit | Sequence[Any],
+    edits: Edits,
     condition: Condition,
     *,
     decide_by: Deciding = "prompt",

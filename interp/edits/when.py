@@ -16,7 +16,7 @@ from interp.edits.window import multiplied
 from interp.errors import EditError
 from interp.model.architecture import Architecture
 from interp.model.model import flatten_edits
-from interp.model.session import INTERNAL, Batch, Cells, Edit, Op
+from interp.model.session import INTERNAL, Batch, Cells, Edit, Edits, Op
 from interp.model.sites import SITES, check_layers
 
 Deciding = Literal["prompt", "token"]
@@ -99,7 +99,7 @@ class When:
 
 def when(
     condition: Condition,
-    edits: Edit | Sequence[Any],
+    edits: Edits,
     *,
     decide: Deciding = "prompt",
     log: DecisionLog | None = None,
@@ -154,7 +154,7 @@ class ForPrompts:
         return self.acts.to(cells.rows.device)[cells.rows]
 
 
-def for_prompts(edits: Edit | Sequence[Any], acts: ArrayLike) -> ForPrompts:
+def for_prompts(edits: Edits, acts: ArrayLike) -> ForPrompts:
     """Let edits act on some prompts only, decided before.
 
     Args:

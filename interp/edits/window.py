@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +11,7 @@ from torch import Tensor
 from interp.errors import EditError
 from interp.model.architecture import Architecture
 from interp.model.model import flatten_edits
-from interp.model.session import Cells, Edit, Op, Weight
+from interp.model.session import Cells, Edit, Edits, Op, Weight
 
 _OUTSIDE = "met no token of what was run in its window; check its bounds, its end tokens, positions and phase"
 
@@ -74,7 +73,7 @@ _NEVER = 1 << 40
 
 
 def during(
-    edits: Edit | Sequence[Any],
+    edits: Edits,
     start: int = 0,
     stop: int | None = None,
     *,

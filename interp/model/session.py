@@ -103,6 +103,17 @@ class Edit(Protocol):
         ...
 
 
+class Editing(Protocol):
+    """What stands for edits, a steering vector for instance."""
+
+    def edits(self) -> Sequence[Edit]:
+        """The edits."""
+        ...
+
+
+Edits = Edit | Editing | Sequence[Any]
+
+
 @dataclass
 class Batch:
     """What is being run.
