@@ -83,7 +83,9 @@ class When:
             seen: dict[int, Tensor] = notes.seen.setdefault(reading, {})
             seen[layer] = x.detach().float().view(len(x) // size, size, -1)
             if set(seen) == set(layers):
-                score, holds = reading.ask(torch.stack([seen[at] for at in layers], 1))
+                # A model may be spread over devices; decisions stand where the rows' numbers do.
+                found = reading.ask(torch.stack([seen[at].to(x.device) for at in layers], 1))
+                score, holds = (part.to(cells.rows.device) for part in found)
                 notes.seen[reading] = {}
                 notes.answered(self, reading, score, holds, cells, size)
             return x

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -101,6 +102,29 @@ def test_a_given_answer_is_edited_as_one_that_is_written() -> None:
             hand = by_hand(lambda t, n, share=share, answer=answer: 1.0 if t < n else share(t - n, answer))
             slow = slow_read(model.hf, "llama", encoded.ids, hand(encoded.n_prompt))["logits"][-1]
             torch.testing.assert_close(logits[row], slow, **CLOSE)
+
+
+def test_values_in_the_cache_are_changed_at_every_step_for_the_windows_tokens_alone() -> None:
+    """The cache keeps values unedited, so that each step edits the whole history again."""
+    hf = copy.deepcopy(lively().hf)
+    hf.set_attn_implementation("eager")  # the reference changes the family's own eager attention
+    model = interp.load(hf, lively().tokenizer)
+    adds = edits.add(vector(4, 8.0)[: model.width("v", (), (1,))], site="v", layer=1, phase="generation")
+    edit = edits.during(adds, start=1, stop=3)
+    written = model.generate(PROMPTS, max_new_tokens=STEPS, edits=edit)
+    for encoded, completion in zip(model.encode(PROMPTS), written, strict=True):
+
+        def changes(n: int) -> dict[Any, Any]:
+            def change(x: Tensor) -> Tensor:
+                picked = torch.tensor([float(1 <= t - n < 3) for t in range(x.shape[1])])
+                return x + picked[:, None] * adds.vector
+
+            return {("v", 1): change}
+
+        slow, _ = slow_greedy(model.hf, "llama", encoded.ids, STEPS, changes, model.chat.end_ids)
+        assert list(completion.ids) == slow
+    whole = model.generate(PROMPTS, max_new_tokens=STEPS, edits=adds)
+    assert [c.ids for c in whole] != [c.ids for c in written]
 
 
 def test_sampling_does_not_depend_on_the_batch_under_a_window() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -170,6 +171,15 @@ def test_what_is_no_contrast_is_refused() -> None:
         contrast_vector(lively(), [(p, p) for p in PROMPTS])
     with pytest.raises(DirectionError, match="no method"):
         contrast_vector(lively(), [], method="sum")  # pyright: ignore[reportArgumentType]
+
+
+def test_what_was_made_is_kept_with_where_it_came_from(tmp_path: Path) -> None:
+    made = contrast().without(contrast().random_like(1)) * 0.5
+    again = SteeringVector.load(made.save(tmp_path / "vector.safetensors"))
+    assert again.provenance == made.provenance and again.coefficient == 0.5
+    assert again.provenance["of"]["method"] == "mean of differences"
+    assert again.provenance["of"]["model"]["name"] == "organism:chat"
+    assert all(torch.equal(again.vectors[n], made.vectors[n]) for n in made.layers)
 
 
 def test_a_probe_gives_its_direction_as_a_vector() -> None:
