@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from refusalkit.cli import activations, cliff, evaluate, guard, heads, probe, serve
+from refusalkit.cli import activations, cliff, evaluate, guard, heads, probe, serve, vector
 from refusalkit.cli.quiet import hush
 
 app = typer.Typer(
@@ -25,6 +25,12 @@ guards.command("fit")(guard.fit)
 guards.command("score")(guard.score)
 guards.command("eval")(guard.evaluate)
 guards.command("serve")(serve.serve)
+vectors = typer.Typer(help="Steering vectors: make, look at, calibrate, combine.", no_args_is_help=True)
+app.add_typer(vectors, name="vector")
+vectors.command("train")(vector.train)
+vectors.command("info")(vector.info)
+vectors.command("calibrate")(vector.calibrate)
+vectors.command("combine")(vector.combine)
 app.command()(activations.capture)
 app.command()(activations.store)
 app.command()(probe.probe)
