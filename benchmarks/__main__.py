@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-NAMES = ("capture", "memory", "store", "generation", "probes", "guard", "heads", "demo")
+NAMES = ("capture", "memory", "store", "generation", "steering", "probes", "guard", "heads", "demo")
 
 
 def main() -> None:

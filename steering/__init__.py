@@ -6,10 +6,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from steering.calibration import Calibration, calibrate
+    from steering.conditions import Steered, if_guard, if_probe, if_projection, if_stream_guard, steer_when
+    from steering.doses import Dose, stream_norms
+    from steering.extract import contrast_vector
+    from steering.operations import ablation, mean_projection, rotation, token_id
     from steering.repairs.adapters import load_repair
     from steering.repairs.effect import RepairEffect, repair_effect
     from steering.repairs.fine_tune import Repair, repair
     from steering.repairs.grid import RepairTable, repair_table
+    from steering.training import HeldOut, TrainedVector, train_vector
     from steering.vector import SteeringVector
     from steering.weights.adapter import Adapter, lora
     from steering.weights.agreement import Agreement
@@ -19,32 +25,68 @@ _WHERE = {
     "Adapter": "steering.weights.adapter",
     "Agreement": "steering.weights.agreement",
     "Baked": "steering.weights.baking",
+    "Calibration": "steering.calibration",
+    "Dose": "steering.doses",
+    "HeldOut": "steering.training",
     "Repair": "steering.repairs.fine_tune",
     "RepairEffect": "steering.repairs.effect",
     "RepairTable": "steering.repairs.grid",
+    "Steered": "steering.conditions",
     "SteeringVector": "steering.vector",
+    "TrainedVector": "steering.training",
+    "ablation": "steering.operations",
     "bake": "steering.weights.baking",
+    "calibrate": "steering.calibration",
+    "contrast_vector": "steering.extract",
+    "if_guard": "steering.conditions",
+    "if_probe": "steering.conditions",
+    "if_projection": "steering.conditions",
+    "if_stream_guard": "steering.conditions",
     "load_repair": "steering.repairs.adapters",
     "lora": "steering.weights.adapter",
+    "mean_projection": "steering.operations",
     "repair": "steering.repairs.fine_tune",
     "repair_effect": "steering.repairs.effect",
     "repair_table": "steering.repairs.grid",
+    "rotation": "steering.operations",
+    "steer_when": "steering.conditions",
+    "stream_norms": "steering.doses",
+    "token_id": "steering.operations",
+    "train_vector": "steering.training",
 }
 
 __all__ = [
     "Adapter",
     "Agreement",
     "Baked",
+    "Calibration",
+    "Dose",
+    "HeldOut",
     "Repair",
     "RepairEffect",
     "RepairTable",
+    "Steered",
     "SteeringVector",
+    "TrainedVector",
+    "ablation",
     "bake",
+    "calibrate",
+    "contrast_vector",
+    "if_guard",
+    "if_probe",
+    "if_projection",
+    "if_stream_guard",
     "load_repair",
     "lora",
+    "mean_projection",
     "repair",
     "repair_effect",
     "repair_table",
+    "rotation",
+    "steer_when",
+    "stream_norms",
+    "token_id",
+    "train_vector",
 ]
 
 

@@ -18,6 +18,7 @@ from interp.errors import DirectionError, FormatError, RefusalkitError
 from interp.model.session import Phase
 from interp.model.sites import as_layers, check_site
 from interp.tensorfile import read_tensors, write_tensors
+from steering.geometry import Other, bases, paired, project, turned
 
 FORMAT = "refusalkit/steering-vector/1"
 METADATA = "steering-vector"
@@ -102,6 +103,25 @@ class SteeringVector:
         vectors = {d.layer: d.vector for d in all_}
         return cls(vectors, all_[0].site, coefficient, provenance=provenance, **where)
 
+    @classmethod
+    def from_probe(cls, probe: Any, coefficient: float = 1.0, *, positive: Any = None, **where: Any) -> SteeringVector:
+        """The direction that a linear probe reads along, at the place it was read.
+
+        Its length is the probe's own, which for weights is no length of activations: calibrate it before use.
+
+        Args:
+            probe: A fitted linear probe (`probes`), or several of one site and different layers.
+            coefficient: Strength.
+            positive: The class it points towards; needed when labels are texts.
+            **where: `site`, `layer` and `position` where the probe does not know them; `positions` and `phase`.
+
+        Raises:
+            ProbeError: When it reads along no one direction, or it is not known where or towards what.
+        """
+        place = {name: where.pop(name) for name in ("site", "layer", "position") if name in where}
+        several = probe if isinstance(probe, list | tuple) else [probe]
+        return cls.from_direction([p.to_direction(positive=positive, **place) for p in several], coefficient, **where)
+
     @property
     def layers(self) -> tuple[int, ...]:
         """The layers, in order."""
@@ -111,6 +131,47 @@ class SteeringVector:
     def norms(self) -> dict[int, float]:
         """Norm of what is added at each layer, the coefficient included."""
         return {layer: float(v.norm()) * abs(self.coefficient) for layer, v in self.vectors.items()}
+
+    def cosine(self, other: Other) -> dict[int, float]:
+        """Cosine with another vector at each layer that both have, the coefficients' signs included.
+
+        Args:
+            other: A steering vector; a direction or a vector `[width]` stands for itself at every layer.
+
+        Raises:
+            DirectionError: When widths differ, no layer is common, or a vector is zero.
+        """
+        found: dict[int, float] = {}
+        for layer, (own, theirs) in paired(self, other).items():
+            if float(own.norm()) == 0 or float(theirs.norm()) == 0:
+                raise DirectionError(f"a vector of layer {layer} is zero, so it has no cosine")
+            found[layer] = float(torch.nn.functional.cosine_similarity(own, theirs, dim=0))
+        return found
+
+    def along(self, *others: Other) -> SteeringVector:
+        """The part that lies along others: at each layer, in the span of theirs. With `without`, it sums to the whole.
+
+        Raises:
+            DirectionError: When widths differ, or the others lack a layer.
+        """
+        parts = {layer: project(value, bases(others, layer, len(value))) for layer, value in self.vectors.items()}
+        return replace(self, vectors=parts, provenance={"along": len(others), "of": dict(self.provenance)})
+
+    def without(self, *others: Other) -> SteeringVector:
+        """The part at right angles to others: they are projected out.
+
+        Raises:
+            DirectionError: When widths differ, or the others lack a layer.
+        """
+        along = self.along(*others)
+        parts = {layer: value - along.vectors[layer] for layer, value in self.vectors.items()}
+        return replace(self, vectors=parts, provenance={"without": len(others), "of": dict(self.provenance)})
+
+    def random_like(self, seed: int) -> SteeringVector:
+        """Random vectors with the same norms and the same cosines among the layers: the control."""
+        alike = turned(torch.stack(list(self.vectors.values())), seed)
+        vectors = dict(zip(self.vectors, alike, strict=True))
+        return replace(self, vectors=vectors, provenance={"random_like": dict(self.provenance), "seed": seed})
 
     def edits(self) -> list[Add]:
         """The edits it stands for; `model.generate(edits=vector)` asks for them itself."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,10 +11,14 @@ from torch import Tensor
 
 from interp.edits.edits import Ablate, Add, SetTo
 from interp.edits.heads import ScaleHeads
+from interp.edits.rotation import Rotate
+from interp.edits.when import ForPrompts, When
+from interp.edits.window import During
 from interp.errors import EditError
 from interp.model.architecture import Architecture
 
-_VECTOR = {Add: "vector", Ablate: "unit", SetTo: "value"}
+_VECTOR = {Add: "vector", Ablate: "unit", SetTo: "value", Rotate: "plane"}
+_AROUND = (During, When, ForPrompts)
 
 
 def random_like(edits: Sequence[Any], arch: Architecture, seed: int) -> list[Any]:
@@ -24,7 +28,8 @@ def random_like(edits: Sequence[Any], arch: Architecture, seed: int) -> list[Any
     added at several layers stays one. Heads become as many other heads of the same layers.
 
     Args:
-        edits: Flat edits: `add`, `ablate`, `set_to`, `scale_heads`.
+        edits: Flat edits: `add`, `ablate`, `set_to`, `rotate`, `scale_heads`, and windows and conditions around these,
+            which stay as they are.
         arch: The model's parts.
         seed: Seed.
 
@@ -33,25 +38,42 @@ def random_like(edits: Sequence[Any], arch: Architecture, seed: int) -> list[Any
             its own direction's mean, and another direction has another), or when a layer has too few other heads.
     """
     source = torch.Generator().manual_seed(seed)
-    for edit in edits:
+    flat = _leaves(edits)
+    for edit in flat:
         alike = type(edit) in _VECTOR or isinstance(edit, ScaleHeads)
         if not alike or (isinstance(edit, Ablate) and edit.to is not None):
             raise EditError(f"{edit!r} has no random counterpart: give your own controls=, or none with n_random=0")
-    made: list[Any] = list(edits)
-    by_width: dict[int, list[int]] = {}
-    for place, edit in enumerate(edits):
+    made: list[Any] = list(flat)
+    by_width: dict[int, list[tuple[int, Tensor]]] = {}
+    for place, edit in enumerate(flat):
         if isinstance(edit, ScaleHeads):
             made[place] = replace(edit, heads=_other_heads(edit, arch, source))
         else:
-            by_width.setdefault(len(getattr(edit, _VECTOR[type(edit)])), []).append(place)
-    for places in by_width.values():
-        given = torch.stack([getattr(edits[p], _VECTOR[type(edits[p])]).double() for p in places])
-        for place, vector in zip(places, _turned(given, source), strict=True):
-            made[place] = replace(edits[place], **{_VECTOR[type(edits[place])]: vector.float()})
-    return made
+            given: Tensor = getattr(edit, _VECTOR[type(edit)])
+            by_width.setdefault(given.shape[-1], []).append((place, given.view(-1, given.shape[-1])))
+    for members in by_width.values():
+        turned = turned_together(torch.cat([given for _, given in members]).double(), source)
+        for (place, _), own in zip(members, turned.split([len(g) for _, g in members]), strict=True):
+            name = _VECTOR[type(flat[place])]
+            made[place] = replace(flat[place], **{name: own.float() if name == "plane" else own[0].float()})
+    left = iter(made)
+    return [_rebuilt(edit, left) for edit in edits]
 
 
-def _turned(vectors: Tensor, source: torch.Generator) -> Tensor:
+def _leaves(edits: Sequence[Any]) -> list[Any]:
+    """The edits themselves, without windows and conditions around them."""
+    return [leaf for edit in edits for leaf in (_leaves(edit.inner) if isinstance(edit, _AROUND) else [edit])]
+
+
+def _rebuilt(edit: Any, made: Iterator[Any]) -> Any:
+    """The same windows and conditions around other edits."""
+    if not isinstance(edit, _AROUND):
+        return next(made)
+    changes: dict[str, Any] = {"inner": tuple(_rebuilt(inner, made) for inner in edit.inner)}
+    return replace(edit, **changes, **({"log": None} if isinstance(edit, When) else {}))
+
+
+def turned_together(vectors: Tensor, source: torch.Generator) -> Tensor:
     """Vectors `[n, d]` turned together by a random rotation: norms and cosines are kept."""
     n, d = vectors.shape
     within = torch.linalg.qr(vectors.T)[1]  # vectors = within.T @ an orthonormal frame, of which another is as good

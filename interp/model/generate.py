@@ -175,7 +175,7 @@ def _decode(
     ids, mask, pads = pad(items, model.pad_id, left=True, device=model.device)
     cache = DynamicCache(config=model.hf.config.get_text_config())
     positions = (mask.cumsum(1) - 1).clamp(min=0)
-    batch = Batch(items, list(rows), pads, model.device)
+    batch = Batch(items, list(rows), pads, model.device, written=written)
     stopped: dict[int, str] = {}
     with model._running(batch):  # pyright: ignore[reportPrivateUsage]
         for step in range(max_new_tokens):

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, Self
 
 import torch
@@ -36,6 +36,8 @@ class Cells:
         sizes: How many tokens the edit's positions are in this prompt; 0 for a generated token.
         pads: The prompt's left padding, in tokens.
         columns: The token's index in its text, padding not counted.
+        numbers: The token's number among the generated ones, counted from 0; -1 for a prompt token.
+        batch: What is being run, where an edit may keep notes.
     """
 
     rows: Tensor
@@ -43,9 +45,12 @@ class Cells:
     sizes: Tensor
     pads: Tensor
     columns: Tensor
+    numbers: Tensor
+    batch: Batch
 
 
 Change = Callable[[Tensor, Cells | None], Tensor]
+Weight = Callable[[Cells], Tensor]
 INTERNAL = {"choice": "router_logits", "routing": "expert_weights"}
 """Sites for `Op`s alone, each beside a site at the same layers: the scores that a router takes its top-k of, where a
 change concerns the choice only, and expert indices and weights side by side."""
@@ -66,6 +71,10 @@ class Op:
         met: Which tokens count as touched, from the values `[..., width]` before and after; all by default.
         hint: What to tell someone whose edit touched nothing.
         tokenwise: Hand over single tokens with their `Cells` even where all are picked: padding is left out.
+        window: How much of the change each token gets, `[cells]` from 0 to 1; all of it by default. Tokens that get
+            nothing do not count as touched.
+        gate: Which tokens get it at all, `[cells]`, by what is known of their prompt. These count as touched either
+            way: that a condition holds nowhere is no mistake.
     """
 
     site: str
@@ -77,6 +86,13 @@ class Op:
     met: Callable[[Tensor, Tensor], Tensor] | None = None
     hint: str = "met no token of what was run; check its positions and phase"
     tokenwise: bool = False
+    window: Weight | None = None
+    gate: Weight | None = None
+
+    @property
+    def picky(self) -> bool:
+        """Whether it has to be told which token is which."""
+        return self.tokenwise or self.window is not None or self.gate is not None
 
 
 class Edit(Protocol):
@@ -85,6 +101,17 @@ class Edit(Protocol):
     def ops(self, arch: Architecture) -> Sequence[Op]:
         """The changes, fitted to a model; raises when they do not fit."""
         ...
+
+
+class Editing(Protocol):
+    """What stands for edits, a steering vector for instance."""
+
+    def edits(self) -> Sequence[Edit]:
+        """The edits."""
+        ...
+
+
+Edits = Edit | Editing | Sequence[Any]
 
 
 @dataclass
@@ -98,6 +125,8 @@ class Batch:
         device: Where token ids are.
         past: How many columns are cached already.
         wordless: Whether every row ended with its first token, so that there was no generated token to edit.
+        written: For each prompt of the run, the tokens written so far; empty where nothing is written.
+        notes: What edits have found out about these rows; gone when the batch is done.
     """
 
     encoded: Sequence[Encoded]
@@ -106,11 +135,23 @@ class Batch:
     device: torch.device
     past: int = 0
     wordless: bool = False
+    written: Sequence[Sequence[int]] = ()
+    notes: dict[Any, Any] = field(default_factory=dict[Any, Any])
 
     @property
     def width(self) -> int:
         """Columns of the pass over the prompts, padding included."""
         return max(len(item) + pad for item, pad in zip(self.encoded, self.pads, strict=True))
+
+    def generated(self, b: int) -> list[int]:
+        """The tokens of a row that count as generated: those of a given answer, and those written so far."""
+        item = self.encoded[b]
+        return [*item.ids[item.n_prompt :], *(self.written[self.rows[b]] if self.written else ())]
+
+    def numbers(self, b: Tensor, columns: Tensor) -> Tensor:
+        """The numbers of tokens among the generated ones, from the batch's rows and columns without padding."""
+        n_prompt = torch.tensor([item.n_prompt for item in self.encoded], device=columns.device)
+        return (columns - n_prompt[b]).clamp(min=-1)
 
     def cells(self, positions: tuple[str | int, ...], phase: Phase) -> tuple[Tensor, Tensor, Cells] | None:
         """Batch indices, columns and `Cells` that a selection picks in a pass over the prompts; `None` for none."""
@@ -131,7 +172,7 @@ class Batch:
         if not picked:
             return None
         b, t, row, place, size, shift = torch.tensor(picked, device=self.device).unbind(1)
-        return b, t, Cells(row, place, size, shift, t - shift)
+        return b, t, Cells(row, place, size, shift, t - shift, self.numbers(b, t - shift), self)
 
     def history(
         self, positions: tuple[str | int, ...], phase: Phase, dropped: int
@@ -141,18 +182,22 @@ class Batch:
         parts: list[tuple[Tensor, ...]] = []
         if found is not None:
             b, t, cells = found
-            parts.append((b, t, cells.rows, cells.places, cells.sizes, cells.pads, cells.columns))
+            parts.append((b, t, cells.rows, cells.places, cells.sizes, cells.pads, cells.columns, cells.numbers))
         if phase != "prompt":
             later = torch.arange(self.width, self.past + 1, device=self.device)
             b = torch.arange(len(self.rows), device=self.device).repeat_interleave(len(later))
             t = later.repeat(len(self.rows))
             row, pad = (torch.tensor(x, device=self.device)[b] for x in (self.rows, self.pads))
-            parts.append((b, t, row, torch.full_like(b, -1), torch.zeros_like(b), pad, t - pad))
+            numbers = self.numbers(b, t - pad)
+            parts.append((b, t, row, torch.full_like(b, -1), torch.zeros_like(b), pad, t - pad, numbers))
         if not parts:
             return None
-        b, t, *others = (torch.cat(column) for column in zip(*parts, strict=True))
+        b, t, row, place, size, pad, column, number = (torch.cat(part) for part in zip(*parts, strict=True))
         kept = t >= dropped
-        return (b[kept], t[kept] - dropped, Cells(*(c[kept] for c in others))) if bool(kept.any()) else None
+        if not bool(kept.any()):
+            return None
+        cells = Cells(row[kept], place[kept], size[kept], pad[kept], column[kept], number[kept], self)
+        return b[kept], t[kept] - dropped, cells
 
     def is_everything(self, positions: tuple[str | int, ...], phase: Phase) -> bool:
         """Whether a selection picks every token of a prompt pass (padding, which nothing reads, included)."""
@@ -278,7 +323,7 @@ class Session:
             return self._change_cached(op, x, batch)
         if batch.past:
             return x if op.phase == "prompt" else self._change_step(op, x, batch)
-        if not op.tokenwise and batch.is_everything(op.positions, op.phase):
+        if not op.picky and batch.is_everything(op.positions, op.phase):
             return self._apply(op, x, None, batch)
         key = (op.positions, op.phase)
         if key not in self._cells:
@@ -297,17 +342,25 @@ class Session:
     def _apply(self, op: Op, x: Tensor, cells: Cells | None, batch: Batch | None = None) -> Tensor:
         """Change values, and count the tokens that this touched, those of the batch's padding left out."""
         new = op.change(x, cells)
-        if op.met is None:
-            touched = x.shape[:-1].numel()
-        else:
-            met = op.met(x, new)
-            touched = int((met if batch is None else met & batch.tokens(x.device)).sum())
-        self.touched[id(op.owner)] += touched
+        touched = None if op.met is None else op.met(x, new)
+        if touched is not None and batch is not None:
+            touched = touched & batch.tokens(x.device)
+        if op.window is not None or op.gate is not None:
+            assert cells is not None
+            weight = torch.ones(len(x), device=x.device)
+            if op.window is not None:
+                weight = op.window(cells).to(weight)
+                touched = weight > 0 if touched is None else touched & (weight > 0)
+            if op.gate is not None:
+                weight = weight * op.gate(cells).to(weight)
+            new = _weighed(x, new, weight)
+        if not self.touched[id(op.owner)]:  # a count would be waited for at every step
+            self.touched[id(op.owner)] = x.shape[:-1].numel() if touched is None else int(touched.sum())
         return new
 
     def _change_cached(self, op: Op, x: Tensor, batch: Batch) -> Tensor:
         """Keys and values of all tokens so far, as the cache keeps them: unedited, so every step edits them again."""
-        if op.positions == ("all",) and op.phase == "both":
+        if op.positions == ("all",) and op.phase == "both" and not op.picky:
             return self._apply(op, x, None)
         return self._change_cells(op, x, batch.history(op.positions, op.phase, batch.past + 1 - x.shape[1]))
 
@@ -315,14 +368,21 @@ class Session:
         """A decoding step: one new token in every row."""
         if "step" not in self._cells:
             rows, pads = (torch.tensor(v, device=x.device) for v in (batch.rows, batch.pads))
+            columns = batch.past - pads
+            numbers = batch.numbers(torch.arange(len(rows), device=x.device), columns)
             self._cells["step"] = Cells(
-                rows, torch.full_like(rows, -1), torch.zeros_like(rows), pads, batch.past - pads
+                rows, torch.full_like(rows, -1), torch.zeros_like(rows), pads, columns, numbers, batch
             )
         return self._apply(op, x[:, 0], self._cells["step"])[:, None]
 
     def _change_raw(self, op: Op, x: Tensor) -> Tensor:
         """A forward that this package did not start: only its phase is known, from the length of the cache."""
         generating = self._raw_past > 0
+        if op.window is not None or op.gate is not None:
+            raise EditError(
+                f"{op.owner!r} has to know which prompt a row is and how much of its answer is written, which a "
+                "forward started elsewhere does not say (and a beam search mixes its rows): use model.generate"
+            )
         if generating and op.site in ("k", "v") and op.phase != "both":
             raise EditError(f"an edit of {op.site} in the {op.phase} phase needs model.generate: a cache mixes phases")
         if op.phase not in ("both", "generation" if generating else "prompt"):
@@ -333,6 +393,15 @@ class Session:
                 "rather than through the Hugging Face model"
             )
         return self._apply(op, x, None)
+
+
+def _weighed(old: Tensor, new: Tensor, weight: Tensor) -> Tensor:
+    """A change `[cells, width]`, as much of it as each token gets; all or nothing of it exactly."""
+    share = weight[:, None]
+    if new.is_floating_point():
+        between = (old.float() + share * (new.float() - old.float())).to(old.dtype)
+        return torch.where(share == 1, new, torch.where(share == 0, old, between))
+    return torch.where(share > 0, new, old)
 
 
 class ReadSession(Session):

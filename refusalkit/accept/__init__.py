@@ -20,6 +20,7 @@ from refusalkit.accept.judge import judge
 from refusalkit.accept.probing import probing
 from refusalkit.accept.repair import repair
 from refusalkit.accept.rows import Rows
+from refusalkit.accept.steering import steering
 from refusalkit.accept.two_directions import two_directions
 from refusalkit.accept.weights import weights
 from refusalkit.table import print_table
@@ -36,6 +37,7 @@ TOPICS: tuple[Callable[[bool], Rows], ...] = (
     heads,
     weights,
     repair,
+    steering,
 )
 _PROCESSES = 2
 

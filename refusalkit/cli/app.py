@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from refusalkit.cli import activations, bake, cliff, evaluate, guard, heads, plan, probe, repair, serve
+from refusalkit.cli import activations, bake, cliff, evaluate, guard, heads, plan, probe, repair, serve, vector
 from refusalkit.cli import options as opt
 from refusalkit.cli.quiet import hush
 
@@ -26,6 +26,12 @@ guards.command("fit")(guard.fit)
 guards.command("score")(guard.score)
 guards.command("eval")(guard.evaluate)
 guards.command("serve")(serve.serve)
+vectors = typer.Typer(help="Steering vectors: make, look at, calibrate, combine.", no_args_is_help=True)
+app.add_typer(vectors, name="vector")
+vectors.command("train")(vector.train)
+vectors.command("info")(vector.info)
+vectors.command("calibrate")(vector.calibrate)
+vectors.command("combine")(vector.combine)
 app.command()(activations.capture)
 app.command()(activations.store)
 app.command()(probe.probe)

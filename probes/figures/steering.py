@@ -1,0 +1,158 @@
+"""Steering in pictures: the dose-response curve of a vector, and how a vector was trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from probes.figures.style import (
+    ANSWERS,
+    KINDS,
+    NEUTRAL,
+    REFUSES,
+    axis_names,
+    dress,
+    faded,
+    legend_above,
+    panel_title,
+    place,
+    plain,
+    rows_of,
+)
+
+if TYPE_CHECKING:
+    # The room above gives its results by their shape, and is not imported.
+    from typing import Protocol
+
+    class _Calibration(Protocol):
+        @property
+        def strength(self) -> float | None: ...
+        @property
+        def reason(self) -> str: ...
+        @property
+        def target(self) -> Mapping[str, Any]: ...
+        def to_frame(self) -> Any: ...
+
+    class _Trained(Protocol):
+        @property
+        def history(self) -> Any: ...
+        @property
+        def max_kl(self) -> float: ...
+
+
+_PANEL = 150.0
+_GAP = 62.0
+_SMALL = 1e-4
+"""KL below this is drawn at the floor of a logarithmic axis."""
+
+
+def dose_response(found: _Calibration) -> Any:
+    """Refusal, KL, perplexity and repetition over strength; random vectors of the same norms in grey, dotted.
+
+    Args:
+        found: The calibration.
+    """
+    import plotly.graph_objects as go
+
+    table = found.to_frame()
+    own = table[table["arm"].isin(["plain", "vector"])].sort_values("strength")
+    randoms = table[table["arm"].astype(str).str.startswith("random")]
+    panels: list[tuple[str, tuple[tuple[str, str, str], ...]]] = [
+        ("refused", tuple((f"refused_{label}", label, colour) for label, colour in
+                          (("harmful", REFUSES), ("harmless", ANSWERS)) if f"refused_{label}" in table)),
+        ("KL on harmless prompts, nats per answer token", (("kl", "KL", KINDS[3]),)),
+        ("perplexity of the plain model's answers, times its own", (("perplexity", "perplexity", KINDS[2]),)),
+        ("repeated 4-grams", (("repetition", "repetition", KINDS[4]),)),
+    ]  # fmt: skip
+    figure = go.Figure()
+    for i, (title, curves) in enumerate(panels):
+        n = "" if i == 0 else i + 1
+        at: dict[str, Any] = {"xaxis": f"x{n}", "yaxis": f"y{n}"}
+        for column, name, colour in curves:
+            for j, (arm, rows) in enumerate(randoms.groupby("arm")):
+                figure.add_scatter(
+                    x=rows["strength"].tolist(), y=_shown(rows[column], i), mode="lines+markers", name="random vectors",
+                    legendgroup="random", showlegend=i == 0 and j == 0 and column == curves[0][0],
+                    line={"color": NEUTRAL, "width": 1.2, "dash": "dot"}, marker={"size": 4},
+                    hovertemplate=f"{plain(arm)}, {plain(name)}<br>strength %{{x:.3g}}: %{{y:.3g}}<extra></extra>",
+                    **at,
+                )  # fmt: skip
+            x, y = own["strength"].tolist(), _shown(own[column], i)
+            if f"{column}_low" in own:
+                low, high = (_shown(own[f"{column}_{end}"], i) for end in ("low", "high"))
+                figure.add_scatter(
+                    x=[*x, *x[::-1]], y=[*high, *low[::-1]], fill="toself", mode="lines", line={"width": 0},
+                    fillcolor=faded(colour, 0.18), showlegend=False, hoverinfo="skip", **at,
+                )  # fmt: skip
+            figure.add_scatter(
+                x=x, y=y, mode="lines+markers", name=plain(name), showlegend=i == 0,
+                line={"color": colour, "width": 2.2}, marker={"size": 6},
+                hovertemplate=f"{plain(name)}<br>strength %{{x:.3g}}: %{{y:.3g}}<extra></extra>", **at,
+            )  # fmt: skip
+        figure.add_annotation(panel_title(title, i))
+        if found.strength is not None:
+            figure.add_shape(
+                type="line", x0=found.strength, x1=found.strength, y0=0, y1=1, xref=f"x{n}", yref=f"y{n} domain",
+                line={"color": NEUTRAL, "width": 1.4, "dash": "dash"},
+            )  # fmt: skip
+    if (kl := found.target.get("kl")) is not None:
+        figure.add_shape(type="line", x0=0, x1=1, xref="x2 domain", y0=kl, y1=kl, yref="y2",
+                         line={"color": KINDS[3], "width": 1.2, "dash": "dash"})  # fmt: skip
+    last = f"xaxis{len(panels)}"
+    for i in range(len(panels)):
+        n = "" if i == 0 else i + 1
+        figure.layout[f"xaxis{n}"] = {"fixedrange": True, "showticklabels": f"xaxis{n}" == last, "rangemode": "tozero"}
+        figure.layout[f"yaxis{n}"] = {"fixedrange": True}
+    figure.layout[last].update(title={"text": "strength"})
+    figure.layout["yaxis"].update(range=[-0.03, 1.03])
+    figure.layout["yaxis2"].update(type="log")
+    figure.layout["yaxis3"].update(type="log")
+    figure.layout["yaxis4"].update(rangemode="tozero")
+    figure.update_layout(legend=legend_above())
+    stacked = _stacked(len(panels))
+    return dress(figure, wide=stacked, narrow=stacked, narrow_below=640)
+
+
+def training_lines(found: _Trained) -> Any:
+    """Loss of the wanted answers, and KL on harmless ones with what the leash holds, step by step.
+
+    Args:
+        found: The trained vector.
+    """
+    import plotly.graph_objects as go
+
+    history = found.history
+    steps = list(range(1, len(history) + 1))
+    figure = go.Figure()
+    for i, (column, title, colour) in enumerate(
+        (("nll", "wanted answers: loss, nats per token", REFUSES), ("kl", "harmless answers: KL, nats per token",
+                                                                   ANSWERS))
+    ):  # fmt: skip
+        n = "" if i == 0 else i + 1
+        figure.add_scatter(
+            x=steps, y=history[column].tolist(), mode="lines", line={"color": colour, "width": 1.8}, showlegend=False,
+            xaxis=f"x{n}", yaxis=f"y{n}", hovertemplate="step %{x}: %{y:.3g}<extra></extra>",
+        )  # fmt: skip
+        figure.add_annotation(panel_title(title, i))
+        figure.layout[f"xaxis{n}"] = {"fixedrange": True, "showticklabels": i == 1}
+        figure.layout[f"yaxis{n}"] = {"fixedrange": True, "rangemode": "tozero"}
+    figure.add_shape(type="line", x0=0, x1=1, xref="x2 domain", y0=found.max_kl, y1=found.max_kl, yref="y2",
+                     line={"color": NEUTRAL, "width": 1.4, "dash": "dash"})  # fmt: skip
+    figure.layout["xaxis2"].update(title={"text": "step"})
+    stacked = _stacked(2)
+    return dress(figure, wide=stacked, narrow=stacked, narrow_below=640)
+
+
+def _shown(values: Any, panel: int) -> list[float | None]:
+    """Values as a panel draws them: those of a logarithmic one not below its floor."""
+    numbers = [None if v is None or not math.isfinite(v) else float(v) for v in values.tolist()]
+    return [v if v is None or panel != 1 else max(v, _SMALL) for v in numbers]
+
+
+def _stacked(n: int) -> dict[str, Any]:
+    domains, total = rows_of([_PANEL] * n, _GAP)
+    patch: dict[str, Any] = {"height": total + 130, "margin": {"l": 64, "r": 14, "t": 74, "b": 52}}
+    for axes, domain in zip(axis_names(n), domains, strict=True):
+        patch |= place(axes, [0, 1], domain)
+    return patch

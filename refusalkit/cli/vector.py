@@ -1,0 +1,267 @@
+"""`refusalkit vector`: make steering vectors, look at them, find their strength, and put them together."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from interp.errors import FormatError, PromptError, RefusalkitError
+from refusalkit.cli.activations import parse_layers
+from refusalkit.cli.quiet import hush
+
+if TYPE_CHECKING:
+    from interp.text.prompts import PromptSet
+    from steering import Calibration, SteeringVector
+
+ModelName = Annotated[str, typer.Argument(help="A Hub id, a folder, or organism[:VARIANT].", metavar="MODEL")]
+VectorFile = Annotated[Path, typer.Argument(help="A steering vector, as it was saved.", metavar="VECTOR")]
+Prompts = Annotated[str | None, typer.Option(help="Labelled prompts: a file, a Hub dataset, headlines ...")]
+Harmful = Annotated[str | None, typer.Option(help="Harmful prompts, in place of --prompts.")]
+Harmless = Annotated[str | None, typer.Option(help="Harmless prompts, likewise.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps ...")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 ...")]
+DeviceMap = Annotated[str | None, typer.Option(help="Passed to transformers, e.g. auto.")]
+Revision = Annotated[str | None, typer.Option(help="Hub revision.")]
+Template = Annotated[Path | None, typer.Option(help="Jinja file in place of the model's template.")]
+System = Annotated[str | None, typer.Option(help="System prompt.")]
+Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Run the checkpoint's code.")]
+Seed = Annotated[int, typer.Option(help="Seed.", min=0, max=2**31 - 1)]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
+METHODS = ("mean", "pca", "trained")
+
+
+def train(
+    model: ModelName,
+    out: Annotated[Path, typer.Option(help="The vector's file.", dir_okay=False)],
+    prompts: Prompts = None,
+    harmful: Harmful = None,
+    harmless: Harmless = None,
+    method: Annotated[str, typer.Option(help="mean or pca of harmful minus harmless, or trained.")] = "mean",
+    layers: Annotated[str | None, typer.Option(help="0-based layers: 3,5-8; all by default, one for trained.")] = None,
+    position: Annotated[str, typer.Option(help="The token read by mean and pca.")] = "t_post_inst",
+    answer: Annotated[str | None, typer.Option(help="trained: the answer that --on prompts shall get.")] = None,
+    on: Annotated[str, typer.Option(help="trained: harmful or harmless; the others keep theirs.")] = "harmless",
+    max_kl: Annotated[float, typer.Option(help="trained: what the leash holds, nats per token.", min=1e-6)] = 0.1,
+    steps: Annotated[int, typer.Option(help="trained: steps.", min=1)] = 100,
+    seed: Seed = 0,
+    device: Device = None,
+    dtype: Dtype = "auto",
+    device_map: DeviceMap = None,
+    revision: Revision = None,
+    chat_template: Template = None,
+    system: System = None,
+    trust_remote_code: Trust = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make a steering vector from labelled prompts (their training part), and save it."""
+    if method not in METHODS:
+        raise RefusalkitError(f"there is no method {method!r}; known: {', '.join(METHODS)}")
+    chosen = parse_layers(layers)
+    if method == "trained" and (answer is None or chosen is None or len(chosen) != 1):
+        raise RefusalkitError("a trained vector needs the wanted --answer, and one layer: --layers 4")
+    if on not in ("harmful", "harmless"):
+        raise RefusalkitError(f"--on is {on!r}; it is harmful or harmless")
+    _room(out)
+    hush(quiet)
+    import interp
+    import steering
+
+    found = _prompts(prompts, harmful, harmless)
+    subject = interp.load(
+        model, device=device, dtype=dtype, device_map=device_map, revision=revision, chat_template=chat_template,
+        system=system, trust_remote_code=trust_remote_code,
+    )  # fmt: skip
+    if method == "trained":
+        assert chosen is not None and answer is not None
+        used = [p for p in found if p.split != "test"]
+        wanted = [interp.Trace(p, answer=answer) for p in used if p.label == on]
+        kept = [p for p in used if p.label != on]
+        result = steering.train_vector(
+            subject, wanted, kept, layer=chosen[0], max_kl=max_kl, steps=steps, seed=seed, progress=not quiet
+        )
+        result.vector.save(out)
+        for row in result.to_frame().to_dict("records"):
+            typer.echo(
+                f"{row['arm']}: first token {row['first token']:.2f}, loss {row['nll']:.3f} nats per token, KL on the "
+                f"others {row['kl']:.3f} [{row['kl_low']:.3f}, {row['kl_high']:.3f}] (held out, n={row['wanted']})"
+            )
+    else:
+        part = found.train if any(p.split for p in found) else found
+        n = min(len(part.harmful), len(part.harmless))
+        pairs = list(zip(part.harmful.sample(n, seed), part.harmless.sample(n, seed), strict=True))
+        made = steering.contrast_vector(
+            subject, pairs, method="pca" if method == "pca" else "mean", layers=chosen, position=_position(position),
+            seed=seed, progress=not quiet,
+        )  # fmt: skip
+        made.save(out)
+        for layer, about in made.provenance["layers"].items():
+            typer.echo(
+                f"layer {layer}: norm {made.norms[int(layer)]:.3g}, {about['agree']:.0%} of {n} pairs agree, cosine of "
+                f"halves {about['halves']:.2f}"
+            )
+    typer.echo(f"written: {out}")
+
+
+def info(vector: VectorFile) -> None:
+    """Say what a vector's file holds: layers, norms, where it acts, and where it came from."""
+    import json
+
+    found = _load(vector)
+    typer.echo(repr(found))
+    typer.echo(f"acts at {found.site}, {'+'.join(map(str, found.positions))}, in the phase: {found.phase}")
+    for layer, norm in found.norms.items():
+        typer.echo(f"  layer {layer}: norm {norm:.4g}")
+    typer.echo(
+        json.dumps(dict(found.provenance), indent=1, ensure_ascii=False) if found.provenance else "of unknown make"
+    )
+
+
+def calibrate(
+    model: ModelName,
+    vector: VectorFile,
+    out: Annotated[Path, typer.Option(help="Folder for the vector, the table and the figure.", file_okay=False)],
+    prompts: Prompts = None,
+    harmful: Harmful = None,
+    harmless: Harmless = None,
+    target_kl: Annotated[float | None, typer.Option(help="Most KL on harmless prompts, nats per token.")] = None,
+    refusal_rate: Annotated[float | None, typer.Option(help="Share of --on prompts to be refused.")] = None,
+    on: Annotated[str, typer.Option(help="harmful or harmless.")] = "harmless",
+    n_random: Annotated[int, typer.Option(help="Random vectors of the same norms.", min=0)] = 1,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer in tokens.", min=1)] = 32,
+    seed: Seed = 0,
+    device: Device = None,
+    dtype: Dtype = "auto",
+    device_map: DeviceMap = None,
+    revision: Revision = None,
+    chat_template: Template = None,
+    system: System = None,
+    trust_remote_code: Trust = False,
+    quiet: Quiet = False,
+) -> None:
+    """Find the strength at which a vector meets a target, on the validation part of the prompts."""
+    if (target_kl is None) == (refusal_rate is None):
+        raise RefusalkitError("give one target: --target-kl or --refusal-rate")
+    _there(vector)
+    hush(quiet)
+    import interp
+    import steering
+
+    given = _load(vector)
+    found = _prompts(prompts, harmful, harmless)
+    subject = interp.load(
+        model, device=device, dtype=dtype, device_map=device_map, revision=revision, chat_template=chat_template,
+        system=system, trust_remote_code=trust_remote_code,
+    )  # fmt: skip
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", UserWarning)
+        result = steering.calibrate(
+            subject, given, prompts=found, target_kl=target_kl, refusal_rate=refusal_rate, on=on, n_random=n_random,
+            max_new_tokens=max_new_tokens, seed=seed, progress=not quiet,
+        )  # fmt: skip
+    _write(result, out)
+    typer.echo(result.reason)
+    for warning in said:
+        if "residual stream" in str(warning.message):
+            typer.echo(f"note: {warning.message}")
+    typer.echo(f"written: {out / 'calibration.html'}, calibration.csv, calibration.json" + (
+        ", vector.safetensors" if result.strength is not None else ""
+    ))  # fmt: skip
+    if result.strength is None:
+        raise typer.Exit(1)
+
+
+def combine(
+    vectors: Annotated[list[Path], typer.Argument(help="Steering vectors of one model, site and positions.")],
+    out: Annotated[Path, typer.Option(help="The sum's file.", dir_okay=False)],
+    weights: Annotated[str | None, typer.Option(help="What each is multiplied by: 1,-0.5; 1 by default.")] = None,
+    without: Annotated[list[Path] | None, typer.Option(help="Project these out of the sum (repeatable).")] = None,
+) -> None:
+    """Add vectors, each with its weight, and project others out of the sum."""
+    factors = _weights(weights, len(vectors))
+    for path in (*vectors, *(without or ())):
+        _there(path)
+    _room(out)
+    total, *others = [_load(path) * factor for path, factor in zip(vectors, factors, strict=True)]
+    for other in others:
+        total = total + other
+    if without:
+        total = total.without(*map(_load, without))
+    total.save(out)
+    typer.echo(repr(total))
+    typer.echo(f"written: {out}")
+
+
+def _load(path: Path) -> SteeringVector:
+    _there(path)
+    from steering import SteeringVector
+
+    return SteeringVector.load(path)
+
+
+def _there(path: Path) -> None:
+    """Said before anything heavy is imported."""
+    if not path.is_file():
+        raise FormatError(f"there is no vector file at {path}")
+
+
+def _room(path: Path) -> None:
+    if not path.resolve().parent.is_dir():
+        raise FormatError(f"cannot write {path}: there is no folder {path.parent}")
+
+
+def _weights(text: str | None, n: int) -> list[float]:
+    if text is None:
+        return [1.0] * n
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise RefusalkitError(f"--weights is {text!r}; it is numbers with commas, as 1,-0.5") from None
+    if len(found) != n:
+        raise RefusalkitError(f"{len(found)} weights were given for {n} vectors")
+    return found
+
+
+def _position(text: str) -> str | int:
+    return int(text) if text.lstrip("-").isdigit() else text
+
+
+def _prompts(prompts: str | None, harmful: str | None, harmless: str | None) -> PromptSet:
+    import interp
+    from interp.text.sources import load_pair
+
+    if prompts is not None and harmful is None and harmless is None:
+        return interp.prompts(prompts)
+    if prompts is None and harmful is not None and harmless is not None:
+        return load_pair(harmful, harmless)
+    raise PromptError("give labelled prompts as --prompts, or --harmful and --harmless")
+
+
+def _write(result: Calibration, out: Path) -> None:
+    from interp.provenance import write_json
+    from refusalkit.page import Panel, render_page
+
+    out.mkdir(parents=True, exist_ok=True)
+    table = result.to_frame()
+    about: dict[str, Any] = {
+        "strength": result.strength, "reason": result.reason, "target": dict(result.target),
+        "norm_share": result.norm_share, "stream_norms": dict(result.norms), "provenance": dict(result.provenance),
+    }  # fmt: skip
+    write_json(out / "calibration.json", about)
+    columns = [c for c in ("arm", "strength", "refused_harmful", "refused_harmless", "kl", "kl_high", "perplexity",
+                           "repetition", "norm_share") if c in table]  # fmt: skip
+    rows = [
+        {c: row[c] if isinstance(row[c], str) else f"{row[c]:.3g}" for c in columns}
+        for row in table[columns].to_dict("records")
+    ]
+    panels = [Panel("Dose and response", "Dotted: random vectors of the same norms.", result.plot()),
+              Panel("Every strength", rows=rows)]  # fmt: skip
+    page = render_page("refusalkit vector calibrate", "How strong", [result.reason], panels)
+    for name, text in (("calibration.csv", table.to_csv(index=False)), ("calibration.html", page)):
+        partial = out / f"{name}.partial"
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(out / name)
+    if result.strength is not None:
+        result.vector.save(out / "vector.safetensors")

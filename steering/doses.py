@@ -1,0 +1,121 @@
+"""What a vector does at given strengths: refusal, KL and perplexity on harmless prompts, and repetition."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from interp.activations.capture import capture
+from interp.model.generate import Completion
+from interp.model.model import Model, Prompts
+from interp.model.session import Edit
+from interp.stats import Rate
+from interp.text.prompts import HARMFUL, HARMLESS, PromptSet
+from probes.answers import Behaviour, Judge, behaviour
+from probes.price import price
+
+Interval = tuple[float, float, float]
+_GRAM = 4
+_FOR_NORMS = 64
+
+
+@dataclass(frozen=True)
+class Dose:
+    """One strength.
+
+    Attributes:
+        arm: `"plain"`, `"vector"`, or `"random 1"` and so on: random vectors of the same norms.
+        strength: What the vector was multiplied by.
+        refused: For `"harmful"` and `"harmless"`, whichever there are.
+        kl: KL(plain || steered) on harmless prompts, in nats per answer token: mean over prompts, 95 % interval.
+        perplexity: Of the plain model's answers to harmless prompts, over the plain model's own: 1 for no change.
+        repetition: Share of 4-grams that came before in the same answer (seq-rep-4, Welleck et al. 2020, 1908.04319),
+            mean over all answers; 0 where answers are shorter.
+    """
+
+    arm: str
+    strength: float
+    refused: Mapping[str, Rate]
+    kl: Interval
+    perplexity: Interval
+    repetition: float
+
+    def to_row(self) -> dict[str, Any]:
+        """One row of the table."""
+        row: dict[str, Any] = {"arm": self.arm, "strength": self.strength}
+        for label, rate in self.refused.items():
+            low, high = rate.interval
+            row |= {f"refused_{label}": rate.value, f"refused_{label}_low": low, f"refused_{label}_high": high,
+                    f"n_{label}": rate.n}  # fmt: skip
+        for name, three in (("kl", self.kl), ("perplexity", self.perplexity)):
+            row |= dict(zip((name, f"{name}_low", f"{name}_high"), three, strict=True))
+        return {**row, "repetition": self.repetition}
+
+
+def doses(
+    model: Model,
+    prompts: PromptSet,
+    arms: Sequence[tuple[str, float, Sequence[Edit]]],
+    plain: Behaviour,
+    *,
+    judge: Judge,
+    max_new_tokens: int,
+    seed: int,
+    progress: bool = False,
+) -> list[Dose]:
+    """Measure arms, given as name, strength and edits; those without edits are the plain model.
+
+    Args:
+        model: The model.
+        prompts: Harmful and harmless ones.
+        arms: What to measure.
+        plain: The plain model's judged answers to the same prompts.
+        judge: Any callable `(prompt, answer) -> Verdict`.
+        max_new_tokens: Longest answer.
+        seed: For the bootstrap.
+        progress: Show progress bars.
+    """
+    there = {p.id: c for p, c in zip(plain.prompts, plain.completions, strict=True)}
+    harmless = [p for p in prompts if p.label == HARMLESS]
+    named = {str(i): edits for i, (_, _, edits) in enumerate(arms) if edits}
+    prices = {p.arm: p for p in price(model, harmless, named, written=there, seed=seed)} if harmless else {}
+    found: list[Dose] = []
+    for i, (arm, strength, edits) in enumerate(arms):
+        told = plain
+        if edits:
+            told = behaviour(
+                model, prompts, judge=judge, max_new_tokens=max_new_tokens, edits=edits, progress=progress
+            )  # fmt: skip
+        cost = prices.get(str(i) if edits else "plain")
+        nothing = (math.nan, math.nan, math.nan)
+        refused = {label: told.rate(label=label) for label in (HARMFUL, HARMLESS) if any(told.where(label=label))}
+        found.append(
+            Dose(
+                arm, strength, refused, cost.mean_kl if cost else nothing, cost.perplexity_ratio if cost else nothing,
+                repetition(told.completions),
+            )
+        )  # fmt: skip
+    return found
+
+
+def repetition(completions: Sequence[Completion]) -> float:
+    """Mean share of repeated 4-grams over answers."""
+    return float(np.mean([_repeated(c.ids) for c in completions])) if completions else math.nan
+
+
+def _repeated(ids: Sequence[int]) -> float:
+    grams = [tuple(ids[i : i + _GRAM]) for i in range(len(ids) - _GRAM + 1)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def stream_norms(model: Model, prompts: Prompts, site: str, layers: Sequence[int]) -> dict[int, float]:
+    """Median norm over the prompts' tokens at a site of each layer, the first token, a sink of attention, left out."""
+    encoded = model.encode(prompts)[:_FOR_NORMS]
+    acts = capture(model, encoded, site, "prompt", layers)
+    first = np.zeros(len(acts), dtype=bool)
+    first[acts.offsets[:-1]] = True
+    return {layer: float(acts.sel(site, layer)[~first].float().norm(dim=-1).median()) for layer in layers}
