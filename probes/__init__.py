@@ -16,7 +16,19 @@ if TYPE_CHECKING:
     from probes.cliff_judge import CliffJudge, Picks, cliff_as_judge
     from probes.decided import decisions
     from probes.directions import Angles, Cosines, Subspace, cosines, principal_angles, random_cosine, subspace
-    from probes.estimators import LinearProbe, LogisticProbe, MLPProbe, MeanDifference, NearestCentroid, Place, Probe, RidgeProbe, WhitenedMeanDifference, fit_logistic, load_probe
+    from probes.estimators import (
+        LinearProbe,
+        LogisticProbe,
+        MeanDifference,
+        MLPProbe,
+        NearestCentroid,
+        Place,
+        Probe,
+        RidgeProbe,
+        WhitenedMeanDifference,
+        fit_logistic,
+        load_probe,
+    )
     from probes.evaluation import evaluate
     from probes.evaluation_result import Evaluation
     from probes.guard.baselines import AnswerBaseline, LearningCurve, TextBaseline, learning_curve, own_refusals

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from interp.direction import Direction
+from interp.edits.conditioned import Deciding, for_prompts, when
 from interp.edits.conditions import Condition, Reading, Verdict
 from interp.edits.decisions import DecisionLog, Decisions, decide
-from interp.edits.when import Deciding, for_prompts, when
 from interp.errors import DirectionError, ProbeError, PromptError
 from interp.model.generate import Generations
 from interp.model.model import Model, Prompts

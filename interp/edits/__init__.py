@@ -7,6 +7,7 @@ prompt only. Generated tokens have no names but numbers: `during` lets edits act
 on those rows only for which a condition holds, `for_prompts` on prompts chosen before.
 """
 
+from interp.edits.conditioned import ForPrompts, When, for_prompts, when
 from interp.edits.conditions import Condition, Reading
 from interp.edits.control import random_like
 from interp.edits.decisions import DecisionLog, Decisions, decide
@@ -16,7 +17,6 @@ from interp.edits.heads import Renorm, ScaleHeads, SetHeads, scale_heads, set_he
 from interp.edits.patching import Patch, patch
 from interp.edits.rotation import Rotate, rotate
 from interp.edits.routing import Route, RouteMode, route
-from interp.edits.when import ForPrompts, When, for_prompts, when
 from interp.edits.window import During, during
 
 __all__ = [

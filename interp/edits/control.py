@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from interp.edits.conditioned import ForPrompts, When
 from interp.edits.edits import Ablate, Add, SetTo
 from interp.edits.heads import ScaleHeads
 from interp.edits.rotation import Rotate
-from interp.edits.when import ForPrompts, When
 from interp.edits.window import During
 from interp.errors import EditError
 from interp.model.architecture import Architecture

@@ -41,8 +41,7 @@ def ask_model(
     """
     if attribute.question is None:
         return None
-    quiet = model.chat.without_thinking()
-    asked = model if quiet is None else model.with_format(thinking=False)
+    asked = model if model.chat.switch is None else model.with_format(thinking=False)
     question = attribute.question.replace("{classes}", ", ".join(classes))
     told = [
         Prompt(f"{question}\n\n{p.text}", group=p.group, category=p.category, family=p.family, system=p.system)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from interp.errors import FormatError, RefusalkitError
+from refusalkit.cli import options as opt
 from refusalkit.cli.quiet import hush
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ _TOLERANCE = 1e-3
 
 
 def bake(
-    model: Annotated[str, typer.Argument(help="A Hub id, a folder, or organism[:VARIANT].", metavar="MODEL")],
+    model: opt.ModelName,
     vector: Annotated[Path, typer.Argument(help="A steering vector (.safetensors).", metavar="VECTOR")],
     out: Annotated[Path, typer.Option(help="Folder for the model or the adapter; must be new or empty.")],
     lora: Annotated[bool, typer.Option("--lora", help="A peft adapter in place of a model.")] = False,
@@ -35,12 +36,12 @@ def bake(
     nearest: Annotated[
         bool, typer.Option("--nearest", help="Where no weights equal the edit (Gemma 2, 3, OLMo-2), the nearest ones.")
     ] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps ...")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 ...")] = "auto",
-    revision: Annotated[str | None, typer.Option(help="Hub revision.")] = None,
-    chat_template: Annotated[Path | None, typer.Option(help="Jinja file in place of the model's template.")] = None,
-    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run the checkpoint's code.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+    device: opt.Device = None,
+    dtype: opt.Dtype = "auto",
+    revision: opt.Revision = None,
+    chat_template: opt.ChatTemplate = None,
+    trust_remote_code: opt.Trust = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Write a vector into weights: its direction ablated, or itself added; plain transformers or peft loads it."""
     _check(model, vector, out, add, strength, layer)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from interp.errors import RefusalkitError
+from refusalkit.cli import options as opt
 from refusalkit.cli.activations import parse_names
 from refusalkit.cli.quiet import hush
 
@@ -19,7 +20,7 @@ _PROBES = ("linear", "mlp")
 
 
 def plan(
-    model: Annotated[str, typer.Argument(help="A Hub id, a folder, or organism[:VARIANT].", metavar="MODEL")],
+    model: opt.ModelName,
     attribute: Annotated[
         str, typer.Option(help="length, steps, list_length, character, letter, correct ..., or FILE.py:function.")
     ],
@@ -40,14 +41,14 @@ def plan(
     seeds: Annotated[str, typer.Option(help="Seeds for splits, probes and draws, with commas.")] = "0,1,2",
     alpha: Annotated[float, typer.Option(help="Level of the verdict.", min=1e-6, max=0.5)] = 0.01,
     batch_size: Annotated[int, typer.Option(help="Most answers written at once.", min=1)] = 64,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps ...")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 ...")] = "auto",
-    device_map: Annotated[str | None, typer.Option(help="Passed to transformers, e.g. auto.")] = None,
-    revision: Annotated[str | None, typer.Option(help="Hub revision.")] = None,
-    chat_template: Annotated[Path | None, typer.Option(help="Jinja file in place of the model's template.")] = None,
-    system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
-    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run the checkpoint's code.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+    device: opt.Device = None,
+    dtype: opt.Dtype = "auto",
+    device_map: opt.DeviceMap = None,
+    revision: opt.Revision = None,
+    chat_template: opt.ChatTemplate = None,
+    system: opt.System = None,
+    trust_remote_code: opt.Trust = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Measure how early a model's states foretell an attribute of its answer, beside what tells it without them."""
     kinds, numbers = parse_kinds(probe), parse_seeds(seeds)

@@ -19,7 +19,7 @@ RULES = ("cliff", "final", "keyword", "judge", "random", "all")
 
 
 def repair(
-    model: Annotated[str, typer.Argument(help="A Hub id, a folder, or organism[:VARIANT].", metavar="MODEL")],
+    model: opt.ModelName,
     out: Annotated[Path, typer.Option(help="Folder for the adapter, tables and rollouts.", file_okay=False)],
     pool: Annotated[
         str | None, typer.Option(help="Prompts to roll out and measure on: a file, a Hub dataset, headlines, organism.")
@@ -51,13 +51,13 @@ def repair(
     rank: Annotated[int, typer.Option(help="Rank of the adapter.", min=1)] = 8,
     loss_on: Annotated[str, typer.Option(help="response (thought, template, refusal), or answer alone.")] = "response",
     seed: Annotated[int, typer.Option(help="For splits, picks and training.", min=0, max=opt.MAX_SEED)] = 0,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps ...")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 ...")] = "auto",
-    revision: Annotated[str | None, typer.Option(help="Hub revision.")] = None,
-    chat_template: Annotated[Path | None, typer.Option(help="Jinja file in place of the model's template.")] = None,
-    system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
-    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run the checkpoint's code.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+    device: opt.Device = None,
+    dtype: opt.Dtype = "auto",
+    revision: opt.Revision = None,
+    chat_template: opt.ChatTemplate = None,
+    system: opt.System = None,
+    trust_remote_code: opt.Trust = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Repair a model on a few of its own thoughts, and measure it before and after on held-out prompts."""
     from interp.model.names import model_folder, organism_variant

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from interp.errors import FormatError, PromptError, RefusalkitError
+from refusalkit.cli import options as opt
 from refusalkit.cli.activations import parse_layers
 from refusalkit.cli.quiet import hush
 
@@ -16,25 +17,16 @@ if TYPE_CHECKING:
     from interp.text.prompts import PromptSet
     from steering import Calibration, SteeringVector
 
-ModelName = Annotated[str, typer.Argument(help="A Hub id, a folder, or organism[:VARIANT].", metavar="MODEL")]
 VectorFile = Annotated[Path, typer.Argument(help="A steering vector, as it was saved.", metavar="VECTOR")]
 Prompts = Annotated[str | None, typer.Option(help="Labelled prompts: a file, a Hub dataset, headlines ...")]
 Harmful = Annotated[str | None, typer.Option(help="Harmful prompts, in place of --prompts.")]
 Harmless = Annotated[str | None, typer.Option(help="Harmless prompts, likewise.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps ...")]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 ...")]
-DeviceMap = Annotated[str | None, typer.Option(help="Passed to transformers, e.g. auto.")]
-Revision = Annotated[str | None, typer.Option(help="Hub revision.")]
-Template = Annotated[Path | None, typer.Option(help="Jinja file in place of the model's template.")]
-System = Annotated[str | None, typer.Option(help="System prompt.")]
-Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Run the checkpoint's code.")]
-Seed = Annotated[int, typer.Option(help="Seed.", min=0, max=2**31 - 1)]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
+Seed = Annotated[int, typer.Option(help="Seed.", min=0, max=opt.MAX_SEED)]
 METHODS = ("mean", "pca", "trained")
 
 
 def train(
-    model: ModelName,
+    model: opt.ModelName,
     out: Annotated[Path, typer.Option(help="The vector's file.", dir_okay=False)],
     prompts: Prompts = None,
     harmful: Harmful = None,
@@ -47,14 +39,14 @@ def train(
     max_kl: Annotated[float, typer.Option(help="trained: what the leash holds, nats per token.", min=1e-6)] = 0.1,
     steps: Annotated[int, typer.Option(help="trained: steps.", min=1)] = 100,
     seed: Seed = 0,
-    device: Device = None,
-    dtype: Dtype = "auto",
-    device_map: DeviceMap = None,
-    revision: Revision = None,
-    chat_template: Template = None,
-    system: System = None,
-    trust_remote_code: Trust = False,
-    quiet: Quiet = False,
+    device: opt.Device = None,
+    dtype: opt.Dtype = "auto",
+    device_map: opt.DeviceMap = None,
+    revision: opt.Revision = None,
+    chat_template: opt.ChatTemplate = None,
+    system: opt.System = None,
+    trust_remote_code: opt.Trust = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Make a steering vector from labelled prompts (their training part), and save it."""
     if method not in METHODS:
@@ -120,7 +112,7 @@ def info(vector: VectorFile) -> None:
 
 
 def calibrate(
-    model: ModelName,
+    model: opt.ModelName,
     vector: VectorFile,
     out: Annotated[Path, typer.Option(help="Folder for the vector, the table and the figure.", file_okay=False)],
     prompts: Prompts = None,
@@ -132,14 +124,14 @@ def calibrate(
     n_random: Annotated[int, typer.Option(help="Random vectors of the same norms.", min=0)] = 1,
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer in tokens.", min=1)] = 32,
     seed: Seed = 0,
-    device: Device = None,
-    dtype: Dtype = "auto",
-    device_map: DeviceMap = None,
-    revision: Revision = None,
-    chat_template: Template = None,
-    system: System = None,
-    trust_remote_code: Trust = False,
-    quiet: Quiet = False,
+    device: opt.Device = None,
+    dtype: opt.Dtype = "auto",
+    device_map: opt.DeviceMap = None,
+    revision: opt.Revision = None,
+    chat_template: opt.ChatTemplate = None,
+    system: opt.System = None,
+    trust_remote_code: opt.Trust = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Find the strength at which a vector meets a target, on the validation part of the prompts."""
     if (target_kl is None) == (refusal_rate is None):
