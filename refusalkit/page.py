@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 
@@ -31,3 +32,10 @@ def render_page(over: str, title: str, lead: Sequence[str], panels: Sequence[Pan
     figures = {f"figure-{i}": p.figure for i, p in enumerate(panels) if p.figure is not None}
     page = environment().get_template("page.html.jinja")
     return page.render(over=over, title=title, lead=lead, panels=panels, **dressed(figures))
+
+
+def write_page(path: Path, over: str, title: str, lead: Sequence[str], panels: Sequence[Panel]) -> None:
+    """Write a page; it appears whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(render_page(over, title, lead, panels), encoding="utf-8")
+    partial.replace(path)

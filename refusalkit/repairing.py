@@ -115,7 +115,7 @@ def gather(
 def write_repair(found: Repair, picks: Picks, effect: RepairEffect, material: Material, out: Path) -> list[str]:
     """Tables, figures and `repair.html`; returns what to say."""
     from interp.provenance import write_json
-    from refusalkit.page import Panel, render_page
+    from refusalkit.page import Panel, write_page
 
     picks.table.to_csv(out / "picks.csv", index=False)
     picks.traces.save(out / "picks.jsonl")
@@ -147,16 +147,15 @@ def write_repair(found: Repair, picks: Picks, effect: RepairEffect, material: Ma
               material.scored.plot(picks)),
         Panel("Training", "Mean loss over the texts of a batch.", found.plot()),
     ]  # fmt: skip
-    _page(
-        out / "repair.html", f"Repair of {found.provenance['base'].get('name', 'a model')}", said, panels, render_page
-    )
+    name = found.provenance["base"].get("name", "a model")
+    write_page(out / "repair.html", "refusalkit repair", f"Repair of {name}", said, panels)
     return said
 
 
 def write_table(found: RepairTable, name: str, out: Path) -> list[str]:
     """`table.csv`, `cells.csv`, `table.json` and `table.html`; returns what to say."""
     from interp.provenance import write_json
-    from refusalkit.page import Panel, render_page
+    from refusalkit.page import Panel, write_page
 
     found.table.to_csv(out / "table.csv", index=False)
     found.cells.to_csv(out / "cells.csv", index=False)
@@ -171,7 +170,7 @@ def write_table(found: RepairTable, name: str, out: Path) -> list[str]:
     })  # fmt: skip
     text = "Mean over seeds; intervals are 95 %, a bootstrap over groups of prompts."
     panels = [Panel("Sizes and rules", text, found.plot(), table_rows(found))]
-    _page(out / "table.html", f"Repairs of {name}", said, panels, render_page)
+    write_page(out / "table.html", "refusalkit repair", f"Repairs of {name}", said, panels)
     return said
 
 
@@ -241,9 +240,3 @@ def _room(model: Model, prompts: PromptSet, wanted: int) -> int:
     if model.chat.max_tokens is None:
         return wanted
     return max(1, min(wanted, model.chat.max_tokens - max(len(e) for e in model.encode(prompts))))
-
-
-def _page(path: Path, title: str, lead: Sequence[str], panels: Sequence[Any], render: Any) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(render("refusalkit repair", title, lead, panels), encoding="utf-8")
-    partial.replace(path)

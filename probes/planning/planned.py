@@ -95,7 +95,7 @@ class Plan:
         )  # fmt: skip
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Write tables, verdict and figures into a folder: `plan.json`, `plan.html`, `scores.csv` and so on."""
+        """Write verdict and tables into a folder: `plan.json`, `scores.csv`, `differences.csv` and so on."""
         out = Path(folder)
         out.mkdir(parents=True, exist_ok=True)
         for name, table in (
@@ -116,8 +116,6 @@ class Plan:
                 "provenance": dict(self.provenance),
             }),
         )  # fmt: skip
-        figures = [self.plot(), *([self.plot_along()] if self.examples.segments else [])]
-        write_page(out / "plan.html", f"What {self.model} plans: {self.attribute.name}", figures)
         return out
 
 
@@ -237,16 +235,6 @@ def _examples(
 
 def _parts(splits: Sequence[str | None]) -> NDArray[np.str_]:
     return np.array([str(s) for s in splits])
-
-
-def write_page(path: Path, title: str, figures: Sequence[Any]) -> None:
-    """Figures on one page that needs no network, written whole or not at all."""
-    # Named, as plotly would draw a name at random: the same figures are the same bytes.
-    parts = [f.to_html(full_html=False, include_plotlyjs=i == 0, div_id=f"figure-{i}") for i, f in enumerate(figures)]
-    body = "".join(parts)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(f"<!doctype html><meta charset='utf-8'><title>{title}</title>{body}\n", encoding="utf-8")
-    partial.replace(path)
 
 
 def _plain(value: Any) -> Any:

@@ -172,11 +172,9 @@ def _said(found: RefusalCliff) -> list[str]:
 
 
 def _page(figure: Any, title: str, lead: list[str], path: Path) -> None:
-    from refusalkit.page import Panel, render_page
+    from refusalkit.page import Panel, write_page
 
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(render_page("refusalkit cliff", title, lead, [Panel("", figure=figure)]), encoding="utf-8")
-    partial.replace(path)
+    write_page(path, "refusalkit cliff", title, lead, [Panel("", figure=figure)])
 
 
 def _summary(found: RefusalCliff, traces: Traces) -> dict[str, Any]:

@@ -111,7 +111,7 @@ def write(found: SuppressionHeads, out: Path) -> None:
     """Tables as csv, the result as JSON, figures as one page that needs no network."""
     from interp.provenance import write_json
     from probes.figures import head_map
-    from refusalkit.page import Panel, render_page
+    from refusalkit.page import Panel, write_page
 
     out.mkdir(parents=True, exist_ok=True)
     found.ranking.to_frame().to_csv(out / "ranking.csv", index=False)
@@ -132,9 +132,7 @@ def write(found: SuppressionHeads, out: Path) -> None:
         Panel("Refusal without them", f"{_CURVE} The number of heads was chosen on validation prompts.", found.plot()),
         Panel("Every head off, alone", _MAP, head_map(found.ranking, marked=found.selected)),
     ]
-    partial = out / "heads.html.partial"
-    partial.write_text(render_page("refusalkit heads", _title(found), told(found), panels), encoding="utf-8")
-    partial.replace(out / "heads.html")
+    write_page(out / "heads.html", "refusalkit heads", _title(found), told(found), panels)
 
 
 _CURVE = "Held-out prompts with 95 % Wilson intervals. Controls: harmless prompts; as many other heads (the dots)."

@@ -15,6 +15,7 @@ from refusalkit.cli.quiet import hush
 
 if TYPE_CHECKING:
     from probes.planning.dosing import PlanCausal
+    from probes.planning.planned import Plan
 
 _PROBES = ("linear", "mlp")
 
@@ -73,6 +74,7 @@ def plan(
         loaded, several, attribute, out=out, max_new_tokens=max_new_tokens, segments=segments, balance=balance, ask=ask,
         seeds=numbers, kinds=kinds, alpha=alpha, batch_size=batch_size, progress=not quiet,
     )  # fmt: skip
+    _page(found, out)
     typer.echo(found.report())
     if steer:
         from probes.planning.dosing import plan_causal
@@ -99,9 +101,34 @@ def parse_seeds(text: str) -> list[int]:
     return [int(name) for name in names]
 
 
+def _page(found: Plan, out: Path) -> None:
+    from refusalkit.page import Panel, write_page
+
+    differences = found.fit.differences
+    at_prompt = differences[differences["position"] == "prompt"]
+    rows = [
+        {"baseline": str(row["baseline"]), "probe minus baseline": f"{row['difference']:+.2f}",
+         "95 %": f"{row['low']:+.2f} to {row['high']:+.2f}"}
+        for row in at_prompt.to_dict("records")
+    ]  # fmt: skip
+    lead = [f"{found.claim}: {found.fit.verdict.sentence}.", found.report().splitlines()[0]]
+    panels = [
+        Panel("At the last prompt token, layer by layer", "Dashed and dotted: what tells it without the state.",
+              found.plot()),
+    ]  # fmt: skip
+    if found.examples.segments:
+        text = "The probe at the end of each part of what is written; words and length so far may tell as much."
+        panels.append(Panel("Along what is written", text, found.plot_along()))
+    panels.append(
+        Panel("Against every baseline", "On the same held-out rows; the verdict needs all of them.", rows=rows)
+    )
+    title = f"What {found.model} plans: {found.attribute.name}"
+    write_page(out / "plan.html", "refusalkit plan", title, lead, panels)
+
+
 def _write(caused: PlanCausal, out: Path) -> None:
     from interp.provenance import write_json
-    from probes.planning.planned import write_page
+    from refusalkit.page import Panel, write_page
 
     caused.table.to_csv(out / "doses.csv", index=False)
     caused.choice.to_csv(out / "doses-tried.csv", index=False)
@@ -113,4 +140,6 @@ def _write(caused: PlanCausal, out: Path) -> None:
          "random": list(caused.random), "excess": {"value": difference, "low": low, "high": high},
          "lost": caused.lost, "n": caused.n},
     )  # fmt: skip
-    write_page(out / "causal.html", "Steering along the planning probe", [caused.plot()])
+    panel = Panel("Dose and response", "Grey: random directions of the same norm.", caused.plot())
+    title = "Steering along the planning probe"
+    write_page(out / "causal.html", "refusalkit plan --steer", title, [caused.sentence], [panel])

@@ -51,7 +51,8 @@ def test_tables_and_figures_are_left(done: tuple[Path, str]) -> None:
     assert {"prompt", "answer 50 %", "answer 100 %"} == set(pd.read_csv(out / "scores.csv")["position"])
     assert len(pd.read_csv(out / "answers.csv")) == 150
     page = (out / "plan.html").read_text()
-    assert page.count("plotly-graph-div") == 2 and "<script src=" not in page
+    assert page.count('class="figure"') == 2 and "<script src=" not in page
+    assert "committed to by its first token" in page and "bag of words" in page
     assert not list(out.glob("*.partial"))
 
 

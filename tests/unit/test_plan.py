@@ -54,7 +54,7 @@ def test_the_prompts_own_split_is_kept_to() -> None:
 def test_the_same_call_gives_the_same_numbers_and_a_folder_gives_them_again(tmp_path: Path) -> None:
     first = probes.plan(model(), lists(), "list_length", out=tmp_path, **QUICK)
     names = {p.name for p in tmp_path.iterdir()}
-    assert names >= {"answers.jsonl", "states.safetensors", "plan.json", "plan.html", "scores.csv", "answers.csv"}
+    assert names >= {"answers.jsonl", "states.safetensors", "plan.json", "differences.csv", "scores.csv", "answers.csv"}
     before = {p.name: p.read_bytes() for p in tmp_path.glob("*.csv")}
     again = probes.plan(model(), lists(), "list_length", out=tmp_path, **QUICK)
     assert {p.name: p.read_bytes() for p in tmp_path.glob("*.csv")} == before
