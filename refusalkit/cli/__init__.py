@@ -18,9 +18,9 @@ def main() -> None:
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
 
     try:
-        from refusalkit.cli.app import app
+        from refusalkit.cli.app import only
 
-        app(arguments, prog_name="refusalkit")
+        only(arguments[:1])(arguments, prog_name="refusalkit")
     except (RefusalkitError, OSError) as error:
         if debug:
             raise
@@ -46,7 +46,7 @@ _WORDS = {
     "dtype='float32'": "--dtype float32", "allow_other_model=True": "--allow-other-model",
     "give your own controls=, or none with n_random=0": "take none: --n-random 0",
     "nearest=True": "--nearest", "(steering.lora)": "(--lora)", "device='cpu'": "--device cpu",
-    "as positive=": "with --positive", "give cv= to make": "give --cv to make", 
+    "as positive=": "with --positive", "give cv= to make": "give --cv to make",
     "give labels=, or use prompts that are labelled": (
         "give --harmful and --harmless, a file with labels, or a store captured from one"
     ),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.models import CommandInfo
 
 from refusalkit.cli import activations, bake, cliff, evaluate, guard, heads, plan, probe, repair, serve, vector
 from refusalkit.cli import options as opt
@@ -145,3 +147,25 @@ def accept(
 
     if not run(progress=not quiet):
         raise typer.Exit(1)
+
+
+@app.callback()
+def _whole() -> None:
+    """Keeps the names of commands, also where only one is left."""
+
+
+def only(asked: Sequence[str]) -> typer.Typer:
+    """The app with the command or group that is asked for alone, if there is one: typer works through all it is given.
+
+    Args:
+        asked: The first argument, or nothing.
+    """
+    commands = [c for c in app.registered_commands if [_name(c)] == list(asked)]
+    groups = [g for g in app.registered_groups if [g.name] == list(asked)]
+    if commands or groups:
+        app.registered_commands, app.registered_groups = commands, groups
+    return app
+
+
+def _name(command: CommandInfo) -> str:
+    return command.name or (command.callback.__name__ if command.callback else "")

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from interp.errors import RefusalkitError
-from probes.figures.style import fraction
 from refusalkit.cli import options as opt
 from refusalkit.cli.quiet import hush
 
@@ -158,6 +157,8 @@ _FILES = ("cliff.json", "drops.csv", "curve.html", "transfer.csv", "prober.csv",
 
 def _said(found: RefusalCliff) -> list[str]:
     """The result and its controls in sentences."""
+    from probes.figures.style import fraction
+
     shuffled = [f"{kind} {', '.join(fraction(v) for v in values)}" for kind, values in
                 (("labels", found.shuffled_labels), ("places", found.shuffled_places)) if values]  # fmt: skip
     lines = [f"{found.reason[:1].upper()}{found.reason[1:]}."]

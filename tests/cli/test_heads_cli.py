@@ -35,7 +35,7 @@ def test_tables_and_figures_are_left(done: tuple[Path, str]) -> None:
     assert len(pd.read_csv(out / "ranking.csv")) == 24
     assert pd.read_csv(out / "curve.csv")["n_heads"].tolist() == [0, 2]
     page = (out / "heads.html").read_text()
-    assert page.count("plotly-graph-div") == 2 and "<script src=" not in page
+    assert page.count('class="figure"') == 2 and "<script src=" not in page
     assert sorted(p.name for p in out.iterdir()) == ["curve.csv", "heads.html", "heads.json", "ranking.csv"]
 
 
