@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -162,9 +163,11 @@ def only(asked: Sequence[str]) -> typer.Typer:
     """
     commands = [c for c in app.registered_commands if [_name(c)] == list(asked)]
     groups = [g for g in app.registered_groups if [g.name] == list(asked)]
-    if commands or groups:
-        app.registered_commands, app.registered_groups = commands, groups
-    return app
+    if not commands and not groups:
+        return app
+    alone = copy.copy(app)
+    alone.registered_commands, alone.registered_groups = commands, groups
+    return alone
 
 
 def _name(command: CommandInfo) -> str:
