@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,16 +17,16 @@ Verdict = tuple[Tensor, Tensor]
 """For each row, a score and whether the condition holds `[row]`."""
 
 
-class Condition:
+class Condition(ABC):
     """Something that holds for a prompt or does not; join several with `&`, `|` and `~`."""
 
+    @abstractmethod
     def readings(self) -> tuple[Reading, ...]:
         """The questions it is made of."""
-        raise NotImplementedError
 
+    @abstractmethod
     def joined(self, holds: Mapping[Reading, Tensor]) -> Tensor:
         """Whether it holds, from whether each of its readings does."""
-        raise NotImplementedError
 
     def __and__(self, other: Condition) -> Condition:
         return _Joined("and", (self, other))
