@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import shutil
 import subprocess
 import sys
@@ -357,16 +356,10 @@ def test_what_can_be_known_at_once_is_said_at_once(arguments: tuple[str, ...], w
     places = {"empty": tmp_path / "empty.txt", "locked": tmp_path / "locked"}
     given = [a.format(**places) for a in (*arguments, *(() if "--out" in arguments else ("--out", "{locked}/out")))]
 
-    def cpu_seconds() -> float:
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    with FileLock(tmp_path / "locked" / ".work" / "lock"):
         command = [sys.executable, "-c", LIGHT, "audit", *given]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-        assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr, done.stderr
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-    with FileLock(tmp_path / "locked" / ".work" / "lock"):
-        assert any(cpu_seconds() < 1 for _ in range(3))
+    assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr, done.stderr
     assert not (tmp_path / "locked" / "out").exists()
 
 
@@ -377,23 +370,18 @@ try:
     main()
 except SystemExit as stop:
     assert not stop.code, stop.code
-assert not {"torch", "transformers", "sklearn", "pandas", "plotly"} & set(sys.modules)
+assert not {"torch", "transformers", "sklearn", "pandas", "plotly", "numpy"} & set(sys.modules)
+assert len(sys.modules) < 700, len(sys.modules)
 """
 
 
 @pytest.mark.parametrize(
     "command", [("audit",), ("organism",), ("organism", "train"), ("organism", "card"), ("accept",), ("guard", "serve")]
 )
-def test_help_of_every_command_is_quick_and_loads_nothing_heavy(command: tuple[str, ...]) -> None:
-    def cpu_seconds() -> float:
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        arguments = [sys.executable, "-c", HELP, *command, "--help"]
-        done = subprocess.run(arguments, check=True, capture_output=True, text=True, timeout=120)
-        assert "--help" in done.stdout
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-    assert any(cpu_seconds() < 0.5 for _ in range(3))
+def test_help_of_every_command_loads_little_and_nothing_heavy(command: tuple[str, ...]) -> None:
+    arguments = [sys.executable, "-c", HELP, *command, "--help"]
+    done = subprocess.run(arguments, check=True, capture_output=True, text=True, timeout=120)
+    assert "--help" in done.stdout
 
 
 def test_a_model_without_files_of_prompts_takes_the_shipped_headlines(llama: Path, tmp_path: Path) -> None:
