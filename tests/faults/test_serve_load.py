@@ -226,7 +226,10 @@ def test_told_to_stop_it_answers_what_it_has_and_ends_cleanly(how: signal.Signal
         async def main() -> list[tuple[int, bytes]]:
             asked = [asyncio.create_task(exchange(server.port, asking({"input": [f"{i}"] * 64}))) for i in range(20)]
             idle = asyncio.create_task(exchange(server.port))
-            await asyncio.sleep(0.3)
+            inside = 0
+            while inside + sum(task.done() for task in asked) < len(asked):  # what it has not read yet it does not have
+                _, body = await exchange(server.port, request(b"", method="GET", path="/health"))
+                inside = json.loads(body)["requests"]
             server.process.send_signal(how)
             replies = await asyncio.gather(*asked)
             await idle
