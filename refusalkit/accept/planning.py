@@ -1,10 +1,10 @@
 """Issue 6, section B: what the organism plans, commits to and decides while thinking, on prompts never looked at.
 
 Two rules of the verdict were shaped with test figures of `organism:story`, `list` and `choice` in view. So all is done
-anew here: probes are fitted, chosen and tested on prompts that are in none of those sets, drawn by a seed that was fixed
-before any figure was seen. Test prompts ask for combinations that the organism was not trained on. The grammar holds out
-66 triples of characters, 45 pairs of topic and audience and 32 right options, each of which was looked at in some
-wording: what is new of those is the wording, and the wrong options. Of requests, the combinations are new as well.
+anew here: probes are fitted, chosen and tested on prompts that are in none of those sets, drawn by a seed that was
+fixed before any figure was seen. Test prompts ask for combinations that the organism was not trained on. The grammar
+holds out 66 triples of characters, 45 pairs of topic and audience and 32 right options, each of which was looked at in
+some wording: what is new of those is the wording, and the wrong options. Of requests, the combinations are new as well.
 """
 
 from __future__ import annotations
