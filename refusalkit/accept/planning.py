@@ -5,6 +5,12 @@ anew here: probes are fitted, chosen and tested on prompts that are in none of t
 fixed before any figure was seen. Test prompts ask for combinations that the organism was not trained on. The grammar
 holds out 66 triples of characters, 45 pairs of topic and audience and 32 right options, each of which was looked at in
 some wording: what is new of those is the wording, and the wrong options. Of requests, the combinations are new as well.
+
+Stories were looked at twice. The first 400 of the draw, with 640 prompts to fit and choose on, gave 0.15 [0.10, 0.20]
+above bag of words, short of the 0.20 that is asked for; every other figure was as asked. Prompts of the training split
+alone then showed that the gap grows with the prompts that probe and bag of words are given (0.20 with 800, 0.24 with
+1600, 0.32 with 2400, split 60/20/20, three seeds). So `n_fit` of stories was raised, and what is reported is measured on
+the last of the draw, which nobody had looked at.
 """
 
 from __future__ import annotations
@@ -48,6 +54,7 @@ class Case:
         max_new_tokens: Longest answer.
         segments: Stretches of what is written.
         thinking: Whether the model thinks first.
+        looked_at: Held-out prompts at the beginning of the draw that were looked at before, and are left out.
     """
 
     source: str
@@ -58,9 +65,10 @@ class Case:
     max_new_tokens: int
     segments: int = 0
     thinking: bool = False
+    looked_at: int = 0
 
 
-STORY = Case("organism:story", "character", PLANNED, 640, 400, 40, segments=3)
+STORY = Case("organism:story", "character", PLANNED, 1600, 190, 40, segments=3, looked_at=400)
 LIST = Case("organism:list", "list_length", FIRST_TOKEN, 400, 60, 40)
 CHOICE = Case("organism:choice", "letter", WHILE_THINKING, 480, 200, 96, segments=3, thinking=True)
 REFUSAL = Case("organism", "refusal", FIRST_TOKEN, 480, 160, 16)
@@ -68,15 +76,14 @@ REFUSAL = Case("organism", "refusal", FIRST_TOKEN, 480, 160, 16)
 
 def planning(progress: bool) -> Rows:
     """The story's ending, the list's length, the option chosen, refusal; then labels that are noise."""
-    story = _plan(STORY, progress)
-    yield from _story(story.fit)
+    yield from _story(_plan(STORY, progress).fit)
     yield from _list(_plan(LIST, progress).fit)
     yield from _choice(_plan(CHOICE, progress).fit)
     refusal = _plan(REFUSAL, progress).fit
     yield _score("refusal: accuracy at the last prompt token", refusal, PROMPT)
     yield _foil("refusal: accuracy of its first token", refusal, "first token")
     yield _verdict("refusal", REFUSAL, refusal)
-    claims = [_noise(story.examples, seed).verdict.claim for seed in range(NOISE)]
+    claims = [_noise(refusal.examples, seed).verdict.claim for seed in range(NOISE)]
     drawn = {case.source: unseen(case) for case in (STORY, LIST, CHOICE, REFUSAL)}
     new = all({p.text for p in interp.prompts(source)}.isdisjoint(p.text for p in own) for source, own in drawn.items())
     yield claim_row(NAME, "no prompt is in a set that was looked at, to fit, to choose or to test", new)
@@ -92,7 +99,8 @@ def unseen(case: Case, seed: int = SEED) -> PromptSet:
     chosen: list[Prompt] = []
     for split, n in (("train", case.n_fit), ("test", case.n_test)):
         rng = random.Random(f"{seed}/{case.source}/{split}")
-        own = _drawn(task, split, n, texts, rng) if task else _requests(split, n, groups)
+        before = case.looked_at if split == "test" else 0
+        own = _drawn(task, split, before + n, texts, rng)[before:] if task else _requests(split, n, groups)
         names = sorted({i.group for i in own})
         rng.shuffle(names)
         held = set(names[::_VAL_EVERY])
@@ -161,7 +169,7 @@ def _choice(fit: PlanFit) -> Rows:
 
 def _noise(examples: PlanExamples, seed: int) -> PlanFit:
     """Labels that are none of the prompts', over the states of the model and everything else as it is."""
-    labels = np.random.default_rng([SEED, seed]).choice(examples.labels, len(examples))
+    labels = np.random.default_rng([SEED, seed]).integers(0, 4, len(examples))
     chance = replace(
         examples, attribute="chance", labels=labels, parts=None, along=None, segments=(), written=None,
         written_lengths=None,
