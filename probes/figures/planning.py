@@ -48,7 +48,7 @@ def plan_layers(fit: PlanFit) -> Any:
     at = int(chosen.mode().iloc[0])
     height = table[(table["layer"] == at) & (table["probe"] == fit.kinds[0])]["value"].iloc[0]
     figure.add_scatter(
-        x=[at], y=[height], mode="markers", name="chosen on validation", hoverinfo="skip",
+        x=[at], y=[height], mode="markers", name="chosen on validation", hoverinfo="skip", cliponaxis=False,
         marker={"symbol": "circle-open", "size": 14, "color": _PROBE, "line": {"width": 2}},
     )  # fmt: skip
     step = max(1, math.ceil(len(layers) / 14))
@@ -93,13 +93,14 @@ def plan_along(fit: PlanFit) -> Any:
             line={"width": 0}, fillcolor=faded(NEUTRAL, 0.12),
         )  # fmt: skip
         figure.add_annotation(
-            text="thought", x=(thought[0] + thought[-1]) / 2, y=1, yref="y domain", yanchor="top", showarrow=False,
+            text="thought", x=(thought[0] + thought[-1]) / 2, y=0, yref="y domain", yanchor="bottom", showarrow=False,
             font={"size": 11.5},
         )  # fmt: skip
     if fit.curve.first is not None:
         i = table["position"].tolist().index(fit.curve.first)
         figure.add_scatter(
             x=[i], y=[table["value"].iloc[i]], mode="markers", name="first above every baseline", hoverinfo="skip",
+            cliponaxis=False,
             marker={"symbol": "circle-open", "size": 14, "color": _PROBE, "line": {"width": 2}},
         )  # fmt: skip
     figure.update_layout(

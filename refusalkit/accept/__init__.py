@@ -17,6 +17,7 @@ from refusalkit.accept.foundation import audits, organism
 from refusalkit.accept.guard import guard
 from refusalkit.accept.heads import heads
 from refusalkit.accept.judge import judge
+from refusalkit.accept.planning import planning
 from refusalkit.accept.probing import probing
 from refusalkit.accept.repair import repair
 from refusalkit.accept.rows import Rows
@@ -38,6 +39,7 @@ TOPICS: tuple[Callable[[bool], Rows], ...] = (
     weights,
     repair,
     steering,
+    planning,
 )
 _PROCESSES = 2
 

@@ -42,6 +42,7 @@ def test_each_verdict_is_given_where_it_is_true(claim: str, where: dict[str, Any
     found = fit(**where)
     assert found.verdict.claim == claim, found.report()
     assert claim in CLAIMS
+    assert found.curve.table["high"].max() <= 1 and found.verdict.evidence["probe interval"][1] <= 1
     json.dumps(found.verdict.evidence)
     assert claim in str(found)
 
