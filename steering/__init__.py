@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from steering.conditions import Steered, if_guard, if_probe, if_projection, if_stream_guard, steer_when
     from steering.doses import Dose, stream_norms
     from steering.extract import contrast_vector
+    from steering.formats.exchange import FORMATS, export, import_vector
+    from steering.formats.exported import Exported
     from steering.operations import ablation, mean_projection, rotation, token_id
     from steering.repairs.adapters import load_repair
     from steering.repairs.effect import RepairEffect, repair_effect
@@ -27,6 +29,8 @@ _WHERE = {
     "Baked": "steering.weights.baking",
     "Calibration": "steering.calibration",
     "Dose": "steering.doses",
+    "Exported": "steering.formats.exported",
+    "FORMATS": "steering.formats.exchange",
     "HeldOut": "steering.training",
     "Repair": "steering.repairs.fine_tune",
     "RepairEffect": "steering.repairs.effect",
@@ -38,10 +42,12 @@ _WHERE = {
     "bake": "steering.weights.baking",
     "calibrate": "steering.calibration",
     "contrast_vector": "steering.extract",
+    "export": "steering.formats.exchange",
     "if_guard": "steering.conditions",
     "if_probe": "steering.conditions",
     "if_projection": "steering.conditions",
     "if_stream_guard": "steering.conditions",
+    "import_vector": "steering.formats.exchange",
     "load_repair": "steering.repairs.adapters",
     "lora": "steering.weights.adapter",
     "mean_projection": "steering.operations",
@@ -56,11 +62,13 @@ _WHERE = {
 }
 
 __all__ = [
+    "FORMATS",
     "Adapter",
     "Agreement",
     "Baked",
     "Calibration",
     "Dose",
+    "Exported",
     "HeldOut",
     "Repair",
     "RepairEffect",
@@ -72,10 +80,12 @@ __all__ = [
     "bake",
     "calibrate",
     "contrast_vector",
+    "export",
     "if_guard",
     "if_probe",
     "if_projection",
     "if_stream_guard",
+    "import_vector",
     "load_repair",
     "lora",
     "mean_projection",
