@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from steering.conditions import Steered, if_guard, if_probe, if_projection, if_stream_guard, steer_when
     from steering.doses import Dose, stream_norms
     from steering.extract import contrast_vector
+    from steering.formats.exchange import FORMATS, export, import_vector
+    from steering.formats.exported import Exported
     from steering.operations import ablation, mean_projection, rotation, token_id
     from steering.proofs.proof import Proof, ProofRow, verify
     from steering.repairs.adapters import load_repair
@@ -31,6 +33,8 @@ _WHERE = {
     "Baked": "steering.weights.baking",
     "Calibration": "steering.calibration",
     "Dose": "steering.doses",
+    "Exported": "steering.formats.exported",
+    "FORMATS": "steering.formats.exchange",
     "HeldOut": "steering.training",
     "Proof": "steering.proofs.proof",
     "ProofRow": "steering.proofs.proof",
@@ -44,11 +48,13 @@ _WHERE = {
     "bake": "steering.weights.baking",
     "calibrate": "steering.calibration",
     "contrast_vector": "steering.extract",
+    "export": "steering.formats.exchange",
     "hf_hooks": "steering.clients.huggingface",
     "if_guard": "steering.conditions",
     "if_probe": "steering.conditions",
     "if_projection": "steering.conditions",
     "if_stream_guard": "steering.conditions",
+    "import_vector": "steering.formats.exchange",
     "lens_hooks": "steering.clients.transformer_lens",
     "load_repair": "steering.repairs.adapters",
     "lora": "steering.weights.adapter",
@@ -71,6 +77,8 @@ __all__ = [
     "Baked",
     "Calibration",
     "Dose",
+    "Exported",
+    "FORMATS",
     "HeldOut",
     "Proof",
     "ProofRow",
@@ -84,11 +92,13 @@ __all__ = [
     "bake",
     "calibrate",
     "contrast_vector",
+    "export",
     "hf_hooks",
     "if_guard",
     "if_probe",
     "if_projection",
     "if_stream_guard",
+    "import_vector",
     "lens_hooks",
     "load_repair",
     "lora",

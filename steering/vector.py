@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from torch import Tensor
@@ -19,6 +19,10 @@ from interp.model.session import Phase
 from interp.model.sites import as_layers, check_site
 from interp.tensorfile import read_tensors, write_tensors
 from steering.geometry import Other, bases, paired, project, turned
+
+if TYPE_CHECKING:
+    from interp.model.model import Model
+    from steering.formats.exported import Exported
 
 FORMAT = "refusalkit/steering-vector/1"
 METADATA = "steering-vector"
@@ -228,6 +232,24 @@ class SteeringVector:
             "phase": self.phase, "layers": list(self.layers), "provenance": dict(self.provenance),
         }  # fmt: skip
         return write_tensors(path, METADATA, about, {f"layer.{layer}": v for layer, v in self.vectors.items()})
+
+    def export(
+        self, path: str | os.PathLike[str], format: str | None = None, *, model: Model | None = None
+    ) -> Exported:
+        """Write it for another program; see `steering.export`.
+
+        Args:
+            path: The file to write; for `refusal_direction` a folder.
+            format: One of `steering.FORMATS`; by default what the path's suffix says.
+            model: The model it is for; checked, where given.
+
+        Raises:
+            FormatError: When the format cannot say what the vector does, or the file cannot be written.
+            DirectionError: When the vector does not fit the model, or its numbers are not finite.
+        """
+        from steering.formats.exchange import export
+
+        return export(self, path, format, model=model)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> SteeringVector:
