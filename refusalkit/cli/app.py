@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from typer.models import CommandInfo
 
-from refusalkit.cli import activations, bake, cliff, evaluate, guard, heads, plan, probe, repair, serve, vector
+from refusalkit.cli import activations, bake, cliff, evaluate, export, guard, heads, plan, probe, repair, serve, vector
 from refusalkit.cli import options as opt
 from refusalkit.cli.quiet import hush
 
@@ -42,6 +42,7 @@ app.command("eval")(evaluate.evaluate)
 app.command()(cliff.cliff)
 app.command()(heads.heads)
 app.command()(bake.bake)
+app.command()(export.export)
 app.command()(repair.repair)
 app.command()(plan.plan)
 
