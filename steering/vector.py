@@ -17,14 +17,15 @@ from interp.edits import Add, add
 from interp.errors import DirectionError, FormatError, RefusalkitError
 from interp.model.session import Phase
 from interp.model.sites import as_layers, check_site
-from interp.tensorfile import read_tensors, write_tensors
+from interp.tensorfile import digest_of, read_tensors, write_tensors
 from steering.geometry import Other, bases, paired, project, turned
 
 if TYPE_CHECKING:
     from interp.model.model import Model
     from steering.formats.exported import Exported
 
-FORMAT = "refusalkit/steering-vector/1"
+FORMAT = "refusalkit/steering-vector/2"
+_WITHOUT_DIGEST = "refusalkit/steering-vector/1"
 METADATA = "steering-vector"
 _FIELDS: dict[str, Any] = {
     "site": str, "phase": str, "coefficient": int | float, "layers": list, "positions": list, "provenance": dict
@@ -231,7 +232,8 @@ class SteeringVector:
             "format": FORMAT, "site": self.site, "coefficient": self.coefficient, "positions": list(self.positions),
             "phase": self.phase, "layers": list(self.layers), "provenance": dict(self.provenance),
         }  # fmt: skip
-        return write_tensors(path, METADATA, about, {f"layer.{layer}": v for layer, v in self.vectors.items()})
+        tensors = {f"layer.{layer}": v for layer, v in self.vectors.items()}
+        return write_tensors(path, METADATA, {**about, "digest": digest_of(METADATA, about, tensors)}, tensors)
 
     def export(
         self, path: str | os.PathLike[str], format: str | None = None, *, model: Model | None = None
@@ -253,14 +255,15 @@ class SteeringVector:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> SteeringVector:
-        """Read what `save` wrote. Nothing in the file is executed.
+        """Read what `save` wrote. Nothing in the file is executed, and a changed bit is noticed.
 
         Raises:
             FormatError: When it is missing, damaged, or something else.
             DirectionError: When its numbers are not finite or do not fit together.
         """
-        about, tensors = read_tensors(path, METADATA, FORMAT, _FIELDS)
+        about, tensors = read_tensors(path, METADATA, (FORMAT, _WITHOUT_DIGEST), _FIELDS)
         try:
+            _check_digest(about, tensors)
             _check_lists(about)
             if {f"layer.{layer}" for layer in about["layers"]} != set(tensors):
                 raise ValueError(f"it holds {sorted(tensors)} but speaks of layers {about['layers']}")
@@ -272,6 +275,15 @@ class SteeringVector:
             raise kind(f"{path} holds no usable vector: {error}") from error
         except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise FormatError(f"the metadata of {path} is damaged: {error!r}") from error
+
+
+def _check_digest(about: dict[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """That what was saved is what is read; the first version of the format had no digest."""
+    digest = about.pop("digest", None)
+    if about["format"] == FORMAT and digest != digest_of(METADATA, about, tensors):
+        raise ValueError("its digest does not fit what it holds")
+    if set(about) != {"format", *_FIELDS} or (about["format"] == _WITHOUT_DIGEST and digest is not None):
+        raise ValueError(f"it says {sorted(about)}, where {sorted(['format', *_FIELDS])} were to be")
 
 
 def _check_lists(about: Mapping[str, Any]) -> None:

@@ -9,20 +9,25 @@ from types import MappingProxyType, ModuleType
 
 from interp.errors import FormatError
 from interp.model.model import Model
-from steering.formats import llama_cpp, own, repeng
+from steering.formats import easysteer, llama_cpp, own, refusal_direction, repeng, svec
 from steering.formats.control_vector import kind_of
 from steering.formats.exported import Exported
 from steering.formats.models import check_fits
 from steering.vector import SteeringVector
 
-_MODULES: dict[str, ModuleType] = {module.NAME: module for module in (own, llama_cpp, repeng)}
-_SUFFIXES = {".safetensors": own.NAME, ".gguf": llama_cpp.NAME}
+_MODULES: dict[str, ModuleType] = {
+    module.NAME: module for module in (own, llama_cpp, repeng, svec, easysteer, refusal_direction)
+}
+_SUFFIXES = {".safetensors": own.NAME, ".gguf": llama_cpp.NAME, ".svec": svec.NAME}
 
 FORMATS: Mapping[str, str] = MappingProxyType(
     {
         "safetensors": "ours: everything, with a digest",
         "gguf": "llama.cpp control vector: block outputs, all tokens; never block 0",
         "repeng": "GGUF as repeng writes and reads it: block outputs, all tokens",
+        "svec": "JSON of IBM's activation-steering: block inputs, all tokens",
+        "easysteer": "GGUF of EasySteer (vLLM), with its method: block outputs, all tokens",
+        "refusal_direction": "folder of Arditi et al.: direction.pt and its metadata; one block's input, all tokens",
     }
 )
 """Formats that vectors are exported to and imported from, by name."""
@@ -82,11 +87,15 @@ def _module(format: str) -> ModuleType:
 
 
 def _by_suffix(path: Path) -> str:
+    if path.is_dir():
+        return refusal_direction.NAME
     if path.suffix.lower() not in _SUFFIXES:
         raise FormatError(f"{path} does not say which format is wanted; give one of: {', '.join(FORMATS)}")
     return _SUFFIXES[path.suffix.lower()]
 
 
 def _by_content(path: Path) -> str:
+    if refusal_direction.holds(path):
+        return refusal_direction.NAME
     found = _by_suffix(path)
     return kind_of(path) if found == llama_cpp.NAME else found
