@@ -1,4 +1,4 @@
-"""Build llama.cpp once, with its Python bindings, in a folder of its own: `.interop` (about 7 minutes on one core).
+"""Build llama.cpp once, with its Python bindings, in a folder of its own: `.interop` (about 12 minutes on one core).
 
 The bindings come as source from PyPI and carry llama.cpp. What stays is `.interop/venv`, which has them, and
 `.interop/reader`, llama.cpp's own reader of control vectors behind one C function. A build that was interrupted goes on
@@ -50,7 +50,7 @@ def build() -> None:
     print("Installing cmake, ninja and scikit-build-core there")
     _pip("install", *TOOLS, *NEEDS)
     source = _source()
-    print(f"Building llama.cpp (llama-cpp-python {VERSION}): about 7 minutes on one core, once; log: {LOG}")
+    print(f"Building llama.cpp (llama-cpp-python {VERSION}): about 12 minutes on one core, once; log: {LOG}")
     made = HOME / "build"
     _pip(
         "wheel", "-v", "--no-deps", "--no-build-isolation", str(source), "--wheel-dir", str(HOME / "wheel"),
@@ -117,7 +117,7 @@ def _run(command: list[str]) -> None:
     told = 0
     with LOG.open("a", encoding="utf-8") as log:
         running = subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
         )
         assert running.stdout is not None
         for line in running.stdout:

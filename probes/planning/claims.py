@@ -36,7 +36,7 @@ from typing import Any
 from probes.planning.baselines import CHANCE, EMBEDDING, FIRST, SO_FAR, TEXT
 from probes.planning.examples import PROMPT, THOUGHT, Segment
 from probes.planning.joining import Joint, holm
-from probes.planning.scoring import NAMES
+from probes.planning.scoring import NAMES, RANGES
 
 PLANNED = "planned"
 FIRST_TOKEN = "committed to by its first token"  # noqa: S105
@@ -120,7 +120,7 @@ def decide(c: Comparisons, alpha: float = ALPHA, margin: float = MARGIN) -> Verd
     best = max(rivals, key=lambda name: c.baselines[name].value)
     evidence = _evidence(c, rivals, best, alpha, margin)
     evidence |= {"unbeaten": unbeaten, "explained by": explain, "late": late}
-    score = f"{NAMES[c.metric]} {_shown(c.probe[PROMPT])} at the last prompt token"
+    score = f"{NAMES[c.metric]} {_shown(c.probe[PROMPT], c.metric)} at the last prompt token"
     gap = f"{over[best].value:+.2f} [{', '.join(f'{v:+.2f}' for v in over[best].interval())}] over {best}"
     if readable and not unbeaten:
         return Verdict(PLANNED, f"{score}, {gap}, the best baseline", evidence)
@@ -141,7 +141,7 @@ def decide(c: Comparisons, alpha: float = ALPHA, margin: float = MARGIN) -> Verd
     if late is not None:
         segment = next(s for s in c.segments if s.name == late)
         told = [name for name in SO_FAR if name in c.over[late] and c.over[late][name].bound(alpha) <= 0]
-        there = f"{_shown(c.probe[late])} at {late}" + (
+        there = f"{_shown(c.probe[late], c.metric)} at {late}" + (
             f", where the {' and the '.join(told)} may tell as much" if told else ""
         )
         evidence |= {"late score": c.probe[late].value, "told by then": told}
@@ -174,7 +174,7 @@ def _evidence(c: Comparisons, rivals: Sequence[str], best: str, alpha: float, ma
     hardest = min(rivals, key=lambda name: over[name].bound(alpha))
     return {
         "metric": c.metric, "alpha": alpha, "margin": margin,
-        "probe": c.probe[PROMPT].value, "probe interval": c.probe[PROMPT].interval(),
+        "probe": c.probe[PROMPT].value, "probe interval": c.probe[PROMPT].interval(within=RANGES[c.metric]),
         "best baseline": best, "best baseline score": c.baselines[best].value,
         "difference": over[best].value, "difference interval": over[best].interval(),
         "hardest baseline": hardest, "hardest bound": over[hardest].bound(alpha),
@@ -183,8 +183,8 @@ def _evidence(c: Comparisons, rivals: Sequence[str], best: str, alpha: float, ma
     }  # fmt: skip
 
 
-def _shown(joint: Joint) -> str:
-    low, high = joint.interval()
+def _shown(joint: Joint, metric: str) -> str:
+    low, high = joint.interval(within=RANGES[metric])
     return f"{joint.value:.2f} [{low:.2f}, {high:.2f}]"
 
 

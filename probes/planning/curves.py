@@ -10,6 +10,7 @@ from typing import Any
 from probes.planning.claims import Comparisons, first_of
 from probes.planning.examples import PROMPT
 from probes.planning.joining import Joint, holm
+from probes.planning.scoring import RANGES
 
 SHAPES = ("flat", "rise", "fall", "U", "hump")
 
@@ -55,7 +56,7 @@ def curve_of(
     regions = {PROMPT: PROMPT, **{s.name: s.region for s in c.segments}}
     rows: list[dict[str, Any]] = []
     for name, region in regions.items():
-        low, high = c.probe[name].interval()
+        low, high = c.probe[name].interval(within=RANGES[c.metric])
         rows.append({"position": name, "region": region, "value": c.probe[name].value, "low": low, "high": high})
     first = PROMPT if planned else first_of(c, alpha, margin, prompt_too=False)
     above = {name: c.over[name][chance].value for name in regions}

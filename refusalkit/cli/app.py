@@ -62,6 +62,9 @@ def audit(
         int, typer.Option(help="Longest thought and answer of a model that thinks; 0 leaves its thinking out.", min=0)
     ] = 1024,
     n_random: Annotated[int, typer.Option(help="Random directions as control.", min=8)] = 8,
+    skip: Annotated[
+        str | None, typer.Option(help="Sections to leave out, with commas: knows, guard, thinking, plans.")
+    ] = None,
     max_kl: Annotated[float, typer.Option(help="Most KL on harmless prompts for a candidate.", min=0)] = 0.1,
     seed: Annotated[int, typer.Option(help="For splits, draws and random directions.", min=0, max=opt.MAX_SEED)] = 0,
     device: opt.Device = None,
@@ -87,8 +90,8 @@ def audit(
         "chat_template": chat_template, "trust_remote_code": trust_remote_code,
     }  # fmt: skip
     result = run(
-        model, out, harmful=harmful, harmless=harmless, settings=settings, load_options=load, force=force,
-        progress=not quiet,
+        model, out, harmful=harmful, harmless=harmless, settings=settings, load_options=load,
+        skip=[] if skip is None else activations.parse_names(skip), force=force, progress=not quiet,
     )  # fmt: skip
     typer.echo(result["headline"])
     for finding in result["findings"]:

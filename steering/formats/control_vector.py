@@ -22,6 +22,7 @@ from steering.vector import SteeringVector
 
 ARCHITECTURE = "controlvector"
 HINT, COUNT, METHOD = (f"{ARCHITECTURE}.{name}" for name in ("model_hint", "layer_count", "method"))
+UNKNOWN_METHOD = "unknown"
 _DIRECTION = re.compile(r"direction\.(0|[1-9][0-9]{0,4})")
 
 
@@ -93,7 +94,8 @@ def _checked(metadata: Mapping[str, Any], n_tensors: int, form: str) -> tuple[st
     count = metadata.get(COUNT, n_tensors)
     if type(count) is not int or count < n_tensors:
         raise FormatError(f"it has {n_tensors} tensors, and its {COUNT} is {count!r:.40}")
-    return hint or None, metadata.get(METHOD) or None
+    method = metadata.get(METHOD)
+    return hint or None, None if method in ("", UNKNOWN_METHOD) else method
 
 
 def _layer(name: str) -> str:

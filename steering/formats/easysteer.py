@@ -10,7 +10,7 @@ from pathlib import Path
 
 from interp.errors import FormatError
 from interp.model.model import Model
-from steering.formats.control_vector import read_control_vector, write_control_vector
+from steering.formats.control_vector import UNKNOWN_METHOD, read_control_vector, write_control_vector
 from steering.formats.exported import Exported
 from steering.formats.models import model_type_for
 from steering.formats.places import at_outputs
@@ -25,9 +25,12 @@ def write(vector: SteeringVector, path: Path, model: Model | None) -> Exported:
         raise FormatError(f"EasySteer opens files that end in .gguf only, and {path.name} doesn't")
     kind = model_type_for(vector, model, NAME)
     placed = at_outputs(vector, NAME)
-    method = vector.provenance.get("method")
+    said = vector.provenance.get("method")
+    method = said if isinstance(said, str) and said else UNKNOWN_METHOD
     notes = (*placed.notes, "steer prompt and generation, scale 1, not normalised: the file does not say so")
-    file = write_control_vector(path, placed.vectors, kind, method if isinstance(method, str) and method else "unknown")
+    file = write_control_vector(
+        path, placed.vectors, kind, method if isinstance(method, str) and method else UNKNOWN_METHOD
+    )
     return Exported(file, NAME, (file,), notes)
 
 

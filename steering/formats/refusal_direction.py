@@ -66,7 +66,7 @@ def read(path: Path) -> SteeringVector:
         value = _vector(parse_tensor(data, source), source.name, position, layer)
         if source.name == DIRECTION and (means := _means(source.parent)) is not None:
             _check_agrees(value, means, position, layer)
-        known = {"method": "difference in means", "position": position}
+        known = {"position": position, "method": "difference in means" if source.name == MEANS else None}
         return SteeringVector({layer: value}, "resid_pre", provenance=provenance_of(NAME, data, **known))
     except RefusalkitError as error:
         raise type(error)(f"{source} holds no usable vector: {error}") from error

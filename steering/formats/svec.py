@@ -58,7 +58,7 @@ def read(path: Path) -> SteeringVector:
             raise FormatError("its model_type is no text")
         vectors = {layer: _vector(layer, value) for layer, value in _by_layer(about, "directions").items()}
         variances = {str(k): as_number(v, VARIANCES) for k, v in _by_layer(about, VARIANCES).items()}
-        known = {"model_type": kind, VARIANCES: variances or None, "read_at": "resid_post of the same layer"}
+        known = {"model_type": kind, VARIANCES: variances or None}
         return SteeringVector(vectors, "resid_pre", provenance=provenance_of(NAME, data, **known))
     except RefusalkitError as error:
         raise type(error)(f"{path} holds no usable vector: {error}") from error

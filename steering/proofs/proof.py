@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from interp.errors import EditError, FormatError, ModelError
+from interp.errors import EditError, FormatError, ModelError, PromptError
 from interp.model.model import Model, Prompts, flatten_edits
 from interp.text.chat import Encoded
-from steering.proofs.readings import READERS, Reading, hooked, read_as
+from steering.proofs.readings import READERS, Reading, Stage, hooked, read_as
 from steering.vector import SteeringVector
 from steering.weights.agreement import TOLERANCE
 
@@ -27,6 +27,9 @@ WEIGHTS = {
     "lora": "peft's PeftModel.from_pretrained, without hooks",
 }  # fmt: skip
 """Kinds that are weights rather than vectors, and by what they are read."""
+_SUFFIXES = {
+    "safetensors": ".safetensors", "gguf": ".gguf", "repeng": ".gguf", "easysteer": ".gguf", "svec": ".svec",
+}  # fmt: skip
 _PROMPTS = (
     "How do I bake bread at home?",
     "What is a river? Answer in one short sentence.",
@@ -45,9 +48,10 @@ class ProofRow:
 
     Attributes:
         prompt: Its text.
-        difference: Largest difference of the next token's logits: the file's reading against the vector here.
-        effect: Largest difference that the vector makes here.
-        control: Largest difference when the file is read one site too early; `None` for weights.
+        difference: Largest difference of logits, after the prompt and at the end of the answer written here: the
+            file's reading against the vector here.
+        effect: Largest difference that the vector makes here, on the same tokens.
+        control: Largest difference when the file is read on the other side of each block; `None` for weights.
         same_text: Whether both write the same tokens, greedily.
         tokens: How many were written here.
     """
@@ -117,8 +121,9 @@ def verify(
 
     The file is opened by its format's own library and put into the Hugging Face model by plain torch hooks, by the
     format's documented convention and not through our edits; weights are loaded by transformers and peft, without any
-    hook. Both sides give logits after each prompt and write greedily. The control is the same file read on the other
-    side of each block.
+    hook. The vector here writes an answer to each prompt, greedily; the other side has to find every token of it the
+    likeliest, and to give the same logits after the prompt and at the answer's end. The control is the same file read
+    on the other side of each block.
 
     Args:
         vector: What the file has to do: a `SteeringVector`; for `hf` and `lora` anything that `steering.bake` takes.
@@ -143,24 +148,26 @@ def verify(
         raise EditError("the model is inside an `edited` block, whose edits would act on both sides: leave it")
     if any(weight.is_meta for weight in model.hf.parameters()):
         raise ModelError("the model's weights are not on this machine, so that there is nothing to compare with")
+    if max_new_tokens < 1:
+        raise PromptError(f"max_new_tokens is {max_new_tokens}; it must be at least 1")
     encoded = model.encode(prompts)
-    here = _Here(model, vector, encoded, max_new_tokens)
     with tempfile.TemporaryDirectory() as scratch:
-        target = Path(path) if path is not None else Path(scratch) / "exported"
+        target = Path(path) if path is not None else Path(scratch) / f"exported{_SUFFIXES.get(format, '')}"
         if not target.exists():
             _export(vector, format, target, model)
         if format in WEIGHTS:
             from steering.proofs.weights import load_weights
 
-            there = _There(load_weights(format, target, model), encoded, max_new_tokens, model.chat.end_ids)
-            return here.compare(there, None, format, target, WEIGHTS[format])
-        readings = read_as(format, target)
-    blocks = model.arch.blocks
-    with hooked(blocks, readings) as stage:
-        there = _There(model.hf, encoded, max_new_tokens, model.chat.end_ids, stage, readings)
-    with hooked(blocks, [replace(reading, enters=not reading.enters) for reading in readings]) as stage:
-        wrong = _There(model.hf, encoded, 0, model.chat.end_ids, stage, readings)
-    return here.compare(there, wrong, format, target, READERS[format][1])
+            loaded = load_weights(format, target, model)
+            here = _Here(model, vector, encoded, max_new_tokens)
+            return here.compare(here.follow(loaded), None, format, target)
+        readings = read_as(format, target, model)
+    here = _Here(model, vector, encoded, max_new_tokens)
+    with hooked(model, readings) as stage:
+        there = here.follow(model.hf, stage, readings)
+    with hooked(model, [replace(reading, enters=not reading.enters) for reading in readings]) as stage:
+        wrong = here.follow(model.hf, stage, readings)
+    return here.compare(there, wrong, format, target)
 
 
 def _export(vector: Any, format: str, path: Path, model: Model) -> None:
@@ -179,40 +186,89 @@ def _export(vector: Any, format: str, path: Path, model: Model) -> None:
         export(vector, path, format, model=model)
 
 
+@dataclass(frozen=True)
+class _Followed:
+    """What a model makes of the prompts and of the answers written here.
+
+    Attributes:
+        logits: After the prompt, and before the answer's last token, fp32 `[prompt, 2, vocabulary]`.
+        same: Whether its likeliest token is the answer's at every step, so that it would write the same.
+    """
+
+    logits: Tensor
+    same: list[bool]
+
+
 class _Here:
     """What the vector does here, prompt by prompt, so that both sides compute in the same shapes."""
 
     def __init__(self, model: Model, vector: Any, encoded: Sequence[Encoded], max_new_tokens: int) -> None:
-        if isinstance(vector, SteeringVector):
-            edits = flatten_edits(vector)
-        else:
-            from steering.weights.writing import as_edits
-
-            edits = as_edits(vector)
-        self.encoded = encoded
-        self.logits = torch.cat([model.logits([one], edits=edits) for one in encoded])
-        self.plain = torch.cat([model.logits([one]) for one in encoded])
+        edits = flatten_edits(vector) if isinstance(vector, SteeringVector) else _edits_of(vector)
         written = [model.generate([one], edits=edits, max_new_tokens=max_new_tokens)[0] for one in encoded]
-        self.ids = [list(one.ids) for one in written]
+        self.encoded, self.answers = encoded, [list(one.ids) for one in written]
+        whole = [replace(one, ids=(*one.ids, *w.ids[:-1])) for one, w in zip(encoded, written, strict=True)]
+        # A budget of one token: each prompt is a batch of its own, of the same shape on both sides.
+        self.logits, self.plain = (
+            torch.stack(model.logits([*encoded, *whole], edits=some, token_budget=1).chunk(2), 1)
+            for some in (edits, ())
+        )
         self.dtype = model.dtype
 
-    def compare(self, there: _There, wrong: _There | None, format: str, path: Path, reader: str) -> Proof:
+    @torch.inference_mode()
+    def follow(self, hf: Any, stage: Stage | None = None, readings: Sequence[Reading] = ()) -> _Followed:
+        """Let a Hugging Face model go along the answers, on its cache and one prompt at a time."""
+        found: list[Tensor] = []
+        same: list[bool] = []
+        device = hf.get_input_embeddings().weight.device
+        for one, answer in zip(self.encoded, self.answers, strict=True):
+            if stage is not None:
+                stage.columns = {r.positions: _columns(one, r.positions) for r in readings}
+                stage.answering = False
+            out = hf(input_ids=torch.tensor([one.ids], device=device), use_cache=True)
+            steps = [out.logits[0, -1].float().cpu()]
+            for token in answer[:-1]:
+                if stage is not None:
+                    stage.answering = True
+                step = torch.tensor([[token]], device=device)
+                out = hf(input_ids=step, past_key_values=out.past_key_values, use_cache=True)
+                steps.append(out.logits[0, -1].float().cpu())
+            found.append(torch.stack([steps[0], steps[-1]]))
+            same.append([int(logits.argmax()) for logits in steps] == answer)
+        return _Followed(torch.stack(found), same)
+
+    def compare(self, there: _Followed, wrong: _Followed | None, format: str, path: Path) -> Proof:
         """The verdict over another side."""
-        differences, effects = _largest(there.logits, self.logits), _largest(self.plain, self.logits)
-        controls = [None] * len(effects) if wrong is None else _largest(wrong.logits, self.logits)
+        reader = READERS[format][1] if format in READERS else WEIGHTS[format]
+        differences, effects = self._largest(there.logits), self._largest(self.plain)
+        controls = [None] * len(effects) if wrong is None else self._largest(wrong.logits)
         rows = tuple(
-            ProofRow(one.prompt.text, difference, effect, control, own == other, len(own))
-            for one, difference, effect, control, own, other in zip(
-                self.encoded, differences, effects, controls, self.ids, there.ids, strict=True
+            ProofRow(one.prompt.text, difference, effect, control, same, len(answer))
+            for one, difference, effect, control, same, answer in zip(
+                self.encoded, differences, effects, controls, there.same, self.answers, strict=True
             )
         )
         effect, difference = max(effects), max(differences)
-        control = None if wrong is None else max(_largest(wrong.logits, self.logits))
+        control = None if wrong is None else max(self._largest(wrong.logits))
         tolerance = min(TOLERANCE.get(self.dtype, 0.1) * float(self.logits.std()), effect / 4)
-        proof = Proof(
-            format, path, reader, difference, effect, control, tolerance, sum(r.same_text for r in rows), rows, ""
-        )
+        proof = Proof(format, path, reader, difference, effect, control, tolerance, sum(there.same), rows, "")
         return replace(proof, reason=_reason(proof, self.dtype))
+
+    def _largest(self, other: Tensor) -> list[float]:
+        """Largest difference from the logits here, per prompt; a logit that is not finite differs by infinity."""
+        return (other - self.logits).abs().nan_to_num(nan=float("inf")).amax((-2, -1)).tolist()
+
+
+def _edits_of(edit: Any) -> list[Any]:
+    from steering.weights.writing import as_edits
+
+    return as_edits(edit)
+
+
+def _columns(encoded: Encoded, positions: tuple[Any, ...]) -> list[int] | None:
+    """Where a prompt has the tokens that a file of ours names; `None` for all."""
+    if "all" in positions:
+        return None
+    return sorted({column for name in positions for column in encoded.columns(name)})
 
 
 def _reason(proof: Proof, dtype: torch.dtype) -> str:
@@ -231,58 +287,3 @@ def _reason(proof: Proof, dtype: torch.dtype) -> str:
     if proof.control is not None and not proof.control > proof.tolerance:
         return "the same file read on the other side of each block does as well, so that these prompts show nothing"
     return ""
-
-
-def _largest(a: Tensor, b: Tensor) -> list[float]:
-    """Per prompt; a logit that is not finite differs by infinity."""
-    return (a - b).abs().nan_to_num(nan=float("inf")).amax(-1).tolist()
-
-
-class _There:
-    """What another reading of the file does: the Hugging Face model's own forward, one prompt at a time."""
-
-    def __init__(
-        self,
-        hf: Any,
-        encoded: Sequence[Encoded],
-        max_new_tokens: int,
-        ends: Sequence[int],
-        stage: Any = None,
-        readings: Sequence[Reading] = (),
-    ) -> None:
-        found: list[Tensor] = []
-        self.ids: list[list[int]] = []
-        for one in encoded:
-            if stage is not None:
-                stage.columns = {r.positions: _columns(one, r.positions) for r in readings}
-            logits, ids = _write(hf, list(one.ids), max_new_tokens, ends, stage)
-            found.append(logits)
-            self.ids.append(ids)
-        self.logits = torch.stack(found)
-
-
-def _columns(encoded: Encoded, positions: tuple[Any, ...]) -> list[int] | None:
-    """Where a prompt has the tokens that a file of ours names; `None` for all."""
-    if "all" in positions:
-        return None
-    return sorted({column for name in positions for column in encoded.columns(name)})
-
-
-@torch.inference_mode()
-def _write(hf: Any, ids: list[int], limit: int, ends: Sequence[int], stage: Any) -> tuple[Tensor, list[int]]:
-    """Logits after the prompt, fp32 `[vocabulary]`, and the tokens that are written greedily on the cache."""
-    device = hf.get_input_embeddings().weight.device
-    if stage is not None:
-        stage.answering = False
-    out = hf(input_ids=torch.tensor([ids], device=device), use_cache=limit > 0)
-    first = out.logits[0, -1].float().cpu()
-    written: list[int] = []
-    for _ in range(limit):
-        written.append(int(out.logits[0, -1].argmax()))
-        if written[-1] in ends or len(written) == limit:
-            break
-        if stage is not None:
-            stage.answering = True
-        step = torch.tensor([written[-1:]], device=device)
-        out = hf(input_ids=step, past_key_values=out.past_key_values, use_cache=True)
-    return first, written

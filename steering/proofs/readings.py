@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from interp.errors import FormatError
+from interp.model.model import Model
 
 
 @dataclass(frozen=True)
@@ -66,18 +67,12 @@ class Stage:
 
 
 @contextmanager
-def hooked(blocks: nn.ModuleList, readings: Sequence[Reading]) -> Generator[Stage]:
-    """Plain torch hooks that do what a file says.
-
-    Raises:
-        FormatError: For a block that the model lacks, or a vector of another width than its stream.
-    """
+def hooked(model: Model, readings: Sequence[Reading]) -> Generator[Stage]:
+    """Plain torch hooks that do what a file says."""
     stage = Stage()
     with ExitStack() as stack:
         for reading in readings:
-            if not 0 <= reading.block < len(blocks):
-                raise FormatError(f"the file speaks of block {reading.block}, and the model has {len(blocks)}")
-            stack.callback(_hook(blocks[reading.block], reading, stage).remove)
+            stack.callback(_hook(model.arch.blocks[reading.block], reading, stage).remove)
         yield stage
 
 
@@ -157,11 +152,11 @@ READERS: Mapping[str, tuple[Callable[[Path], list[Reading]], str]] = {
 """For each format its reading, and in words by what and how it is read."""
 
 
-def read_as(format: str, path: Path) -> list[Reading]:
+def read_as(format: str, path: Path, model: Model) -> list[Reading]:
     """What a file of a format says.
 
     Raises:
-        FormatError: When it does not follow the format.
+        FormatError: When it does not follow the format, or speaks of another model.
     """
     read, _ = READERS[format]
     try:
@@ -172,4 +167,12 @@ def read_as(format: str, path: Path) -> list[Reading]:
         raise FormatError(f"{path} cannot be read as {format}: {error!r:.200}") from error
     if not found:
         raise FormatError(f"{path} holds no vector")
+    for one in found:
+        if not 0 <= one.block < model.n_layers:
+            raise FormatError(f"{path} speaks of block {one.block}, and the model has {model.n_layers}")
+        if one.value.shape != (model.d_model,):
+            raise FormatError(
+                f"{path} adds a vector of shape {list(one.value.shape)} to a stream {model.d_model} wide; was it made "
+                "for another model?"
+            )
     return found

@@ -28,16 +28,17 @@ def read_control_vector(reader: str, path: str) -> tuple[int, np.ndarray]:
 
 
 class Runner:
-    """A model in llama.cpp, fp32 throughout; with `half_cache` its keys and values are kept in fp16, its default."""
+    """A model in llama.cpp: fp32 throughout, or with `by_default` its own settings (an fp16 cache, flash attention)."""
 
-    def __init__(self, path: str, half_cache: bool) -> None:
+    def __init__(self, path: str, by_default: bool) -> None:
         self.model = llama.llama_model_load_from_file(path.encode(), llama.llama_model_default_params())
         if not self.model:
             sys.exit(f"llama.cpp does not load {path}")
         params = llama.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_threads, params.n_threads_batch = 512, 512, 1, 1
-        if not half_cache:
+        if not by_default:
             params.type_k = params.type_v = llama.GGML_TYPE_F32
+            params.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
         self.context = llama.llama_init_from_model(self.model, params)
         self.vocab = llama.llama_model_get_vocab(self.model)
         self.n_vocab = llama.llama_vocab_n_tokens(self.vocab)
@@ -85,7 +86,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         found["rows"] = len(data) // width if width > 0 else 0
     if not job["model"] or width < 0:
         return found
-    runner = Runner(job["model"], job["half_cache"])
+    runner = Runner(job["model"], job["by_default"])
     if data is not None:
         runner.steer(width, data)
     done = [runner.write(ids, job["max_new_tokens"], job["ends"]) for ids in job["prompts"]]

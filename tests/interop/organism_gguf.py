@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf import GGUFWriter, TokenType
 
 from interp.model.model import Model
 
@@ -20,6 +19,8 @@ _NAMES = {
 
 def write_gguf_model(model: Model, path: Path) -> Path:
     """Write a Llama. Its pre-tokenizer is unknown to llama.cpp, so prompts are given there as token ids."""
+    from gguf import GGUFWriter
+
     config = model.hf.config
     assert config.model_type == "llama" and config.tie_word_embeddings
     writer = GGUFWriter(path, "llama")
@@ -47,7 +48,9 @@ def write_gguf_model(model: Model, path: Path) -> Path:
 
 def _renamed(name: str, values: Any, config: Any) -> tuple[str, Any]:
     if not name.startswith("model.layers."):
-        return {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight"}[name], values
+        return {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight"}[
+            name
+        ], values
     layer, _, rest = name.removeprefix("model.layers.").partition(".")
     part = rest.removesuffix(".weight")
     heads = {"self_attn.q_proj": config.num_attention_heads, "self_attn.k_proj": config.num_key_value_heads}.get(part)
@@ -57,7 +60,9 @@ def _renamed(name: str, values: Any, config: Any) -> tuple[str, Any]:
     return f"blk.{layer}.{_NAMES[part]}.weight", values
 
 
-def _add_vocabulary(writer: GGUFWriter, tokenizer: Any) -> None:
+def _add_vocabulary(writer: Any, tokenizer: Any) -> None:
+    from gguf import TokenType
+
     core = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
     names = {i: token for token, i in tokenizer.get_vocab().items()}
     special = set(tokenizer.all_special_ids)
