@@ -231,5 +231,9 @@ SECTIONS: tuple[Section, ...] = (
     Section("thinking", "Along the thinking", "thinking.html.jinja", thinking_figures, extras=thinking_extras),
     Section("heads", "Heads that hold refusal down", "heads.html.jinja", heads_figures),
     Section("plans", "What it plans", "plans.html.jinja", plans_figures),
+    Section(
+        "exports", "For other programs", "exports.html.jinja",
+        absent="Nothing was written: there is no direction to export.",
+    ),
     Section("harm", "Is harm, as it is read, acted on?", "harm.html.jinja", harm_figures),
 )  # fmt: skip

@@ -52,6 +52,7 @@ def audit(
     settings: Settings | None = None,
     load_options: dict[str, Any] | None = None,
     skip: Sequence[str] = (),
+    export: bool = False,
     force: bool = False,
     progress: bool = False,
 ) -> dict[str, Any]:
@@ -71,6 +72,8 @@ def audit(
         load_options: Passed to `interp.load`.
         skip: Sections to leave out: `"knows"`, `"guard"`, `"thinking"` (with its heads), `"plans"`. What is computed
             of the others is the same; the same call without it fills in what is missing.
+        export: Write the vector in every format, too, a copy of the model with it among them, to `exports`, and prove
+            each file.
         force: Start over.
         progress: Show progress bars.
 
@@ -103,7 +106,7 @@ def audit(
         answers = answer_all(loaded, prompts, judge, folder, settings.max_new_tokens, progress)
         others = other_forms(loaded, prompts, settings.max_new_tokens, settings.seed)
         forms = answer_all(loaded, others, judge, folder, settings.max_new_tokens, progress, "forms")
-        sections = Stages(loaded, prompts, answers, forms, judge, settings, folder, progress, skip).compute()
+        sections = Stages(loaded, prompts, answers, forms, judge, settings, folder, progress, skip, export).compute()
         if folder.kept:
             note(f"kept from an earlier run: {', '.join(folder.kept)}", progress)
         headline, findings = conclude(Path(name).name if Path(name).is_dir() else name, sections)

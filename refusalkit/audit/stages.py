@@ -18,6 +18,7 @@ from probes.causal import CausalCheck, causal_check
 from probes.harm import harm_direction, reads_harm
 from probes.readout import separation
 from probes.refusal import CONTRASTS, MIN_SIDE, find_direction, held_out, sides_of
+from refusalkit.audit.exports import exports_kept, exports_section
 from refusalkit.audit.findings import harm_explains, refuses
 from refusalkit.audit.folder import AuditFolder
 from refusalkit.audit.guarded import guard_kept, guard_section
@@ -69,10 +70,11 @@ class Stages:
         folder: AuditFolder,
         progress: bool,
         skip: Collection[str] = (),
+        export: bool = False,
     ) -> None:
         self.model, self.prompts, self.answers, self.forms, self.judge = model, prompts, answers, forms, judge
         self.settings, self.folder, self.progress = settings, folder, progress
-        self.skip = skip
+        self.skip, self.export = skip, export
 
     def compute(self) -> dict[str, Any]:
         """The sections of the audit; one that does not apply, or is skipped, is `None`."""
@@ -113,6 +115,12 @@ class Stages:
             found["plans"] = self.folder.stage(
                 "plans", lambda: self._plans(followed), lambda kept: kept["thought"] == followed
             )
+        if self.export:
+            found["exports"] = None
+            if found["direction"] and found["direction"]["found"]:
+                found["exports"] = self.folder.stage(
+                    "exports", self._exports, lambda kept: exports_kept(kept, self.folder.path)
+                )
         return found
 
     def _direction(self, contrast: str) -> dict[str, Any]:
@@ -191,6 +199,9 @@ class Stages:
         return heads_section(
             self.model, self.prompts, self.settings, max_new_tokens, judge=self.judge, progress=self.progress
         )
+
+    def _exports(self) -> dict[str, Any]:
+        return exports_section(self.model, SteeringVector.load(self._vector), self.folder.path)
 
     def _plans(self, thought: bool) -> dict[str, Any]:
         return plans_section(

@@ -65,6 +65,9 @@ def audit(
     skip: Annotated[
         str | None, typer.Option(help="Sections to leave out, with commas: knows, guard, thinking, plans.")
     ] = None,
+    export: Annotated[
+        bool, typer.Option("--export", help="Write the vector in every format too, and a copy of the model with it.")
+    ] = False,
     max_kl: Annotated[float, typer.Option(help="Most KL on harmless prompts for a candidate.", min=0)] = 0.1,
     seed: Annotated[int, typer.Option(help="For splits, draws and random directions.", min=0, max=opt.MAX_SEED)] = 0,
     device: opt.Device = None,
@@ -91,11 +94,15 @@ def audit(
     }  # fmt: skip
     result = run(
         model, out, harmful=harmful, harmless=harmless, settings=settings, load_options=load,
-        skip=[] if skip is None else activations.parse_names(skip), force=force, progress=not quiet,
+        skip=[] if skip is None else activations.parse_names(skip), export=export,
+        force=force, progress=not quiet,
     )  # fmt: skip
     typer.echo(result["headline"])
     for finding in result["findings"]:
         typer.echo(f"  [{finding['kind']}] {finding['claim']}")
+    for row in (result["sections"].get("exports") or {}).get("rows", ()):
+        typer.echo(f"for {row['client']}: {out / row['file'] if row['file'] else 'not written'}"
+                   + (f" ({row['reason']})" if row["reason"] else ", proved"))  # fmt: skip
     typer.echo(f"report: {out / 'report.html'}")
 
 

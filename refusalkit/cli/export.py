@@ -17,15 +17,14 @@ if TYPE_CHECKING:
 
 _VECTORS = ("safetensors", "gguf", "repeng", "svec", "easysteer", "refusal_direction")
 _WEIGHTS = ("hf", "lora")
+_ALL = ", ".join((*_VECTORS, *_WEIGHTS))
 _SUFFIXES = {".safetensors": "safetensors", ".gguf": "gguf", ".svec": "svec"}
 
 
 def export(
     vector: Annotated[Path, typer.Argument(help="A steering vector, of any format that is read.", metavar="VECTOR")],
     out: Annotated[Path, typer.Option(help="The file, or the folder, to write.")],
-    format: Annotated[
-        str | None, typer.Option(help=f"{', '.join((*_VECTORS, *_WEIGHTS))}; else by what --out ends in.")
-    ] = None,
+    format: Annotated[str | None, typer.Option(help=f"{_ALL}; else by what --out ends in.")] = None,
     source: Annotated[str | None, typer.Option("--from", help="Format of VECTOR; by default found out.")] = None,
     model: Annotated[
         str | None, typer.Option(help="The model it is for: a Hub id, a folder, organism[:VARIANT].")
@@ -73,16 +72,10 @@ def export(
     if not verify:
         return
     proof = steering.verify(given, chosen, out, loaded)
+    control = "" if proof.control is None else f"; read on the other side of each block, by {proof.control:.2g}"
     typer.echo(
-        f"read by {proof.reader}\n"
-        f"logits differ from the vector here by at most {proof.difference:.2g} (the vector moves them by "
-        f"{proof.effect:.2g}"
-        + (
-            ""
-            if proof.control is None
-            else f"; read on the other side of each block they differ by {proof.control:.2g}"
-        )
-        + f"); {proof.same_texts} of {len(proof.rows)} texts are the same"
+        f"read by {proof.reader}\nlogits differ from the vector here by at most {proof.difference:.2g} (the vector "
+        f"moves them by {proof.effect:.2g}{control}); {proof.same_texts} of {len(proof.rows)} texts are the same"
     )
     if not proof.ok:
         raise RefusalkitError(f"{out} was written, but is not proved: {proof.reason}")
@@ -103,7 +96,7 @@ def _check(
             f"{out} does not say which format is wanted: give --format {'|'.join((*_VECTORS, *_WEIGHTS))}"
         )
     if chosen not in (*_VECTORS, *_WEIGHTS):
-        raise FormatError(f"there is no format {chosen!r}; known: {', '.join((*_VECTORS, *_WEIGHTS))}")
+        raise FormatError(f"there is no format {chosen!r}; known: {_ALL}")
     if source is not None and source not in _VECTORS:
         raise FormatError(f"vectors are not read from {source!r}; known: {', '.join(_VECTORS)}")
     if model is not None and organism_variant(model) is None:

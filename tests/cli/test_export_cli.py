@@ -45,7 +45,7 @@ def test_a_strength_is_written_into_the_file(llama: Path, saved: Path, tmp_path:
         "export", saved / "one.safetensors", "--strength", 4, "--out", tmp_path / "v.gguf", "--model", llama
     )
     assert done.code == 0 and "the coefficient 2 is multiplied into the vectors" in done.out, done.err
-    assert steering.import_vector(tmp_path / "v.gguf").vectors[1].allclose(2 * vector())
+    assert steering.import_vector(out).vectors[1].allclose(2 * vector())
 
 
 def test_weights_are_written_and_proved(llama: Path, saved: Path, tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_what_acts_on_some_tokens_is_refused_until_told_to_act_everywhere(
     ("arguments", "words"),
     [
         (("nowhere.safetensors", "--out", "v.gguf"), "there is no vector at nowhere.safetensors"),
-        (("{saved}/one.safetensors", "--out", "v.bin"), "does not say which format is wanted: give --format"),
+        (("{saved}/one.safetensors", "--out", "v.bin"), "does not say which format is wanted: give --format, one of"),
         (("{saved}/one.safetensors", "--out", "v.gguf", "--format", "nope"), "there is no format 'nope'"),
         (("{saved}/one.safetensors", "--out", "v.gguf", "--from", "hf"), "vectors are not read from 'hf'"),
         (("{saved}/one.safetensors", "--out", "v.gguf", "--strength", "0"), "a number other than 0"),
