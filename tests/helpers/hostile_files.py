@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
-import os
 import pickle
 import struct
+import subprocess
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -113,7 +113,7 @@ def payloads(canary: Path) -> dict[str, bytes]:
         told = file.read("archive/data.pkl")
     count, shape = b"cpuq\x04K\x04t", b"K\x00K\x04\x85q\x06K\x01\x85"
     assert count in told and shape in told
-    touch = Payload(os.system, f"touch {canary}")
+    touch = Payload(subprocess.call, ["touch", str(canary)])
     lies = {
         "more numbers than there are": told.replace(count, b"cpuq\x04J\xff\xff\xff\x7ft"),
         "a shape beyond the numbers": told.replace(shape, b"K\x00J\xff\xff\xff\x7f\x85q\x06K\x01\x85"),
@@ -157,6 +157,6 @@ def payloads(canary: Path) -> dict[str, bytes]:
         "no pickle": archive([("data/0", bytes(16))]),
         "no data": archive([("data.pkl", told)]),
         "another byte order": archive([("data.pkl", told), ("data/0", bytes(16)), ("byteorder", b"big")]),
-        "many entries": archive([("data.pkl", told), *((f"data/{i}", b"") for i in range(99))]),
+        "many entries": archive([("data.pkl", told), *((f"data/{i}", bytes(16)) for i in range(99))]),
     }
     return files
