@@ -42,6 +42,8 @@ $(VENV)/.runtime: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing refusalkit and its development tools into $(VENV)"
 	@$(PIP) -e '.[dev]'
+	@# repeng asks for a numpy below 2 and runs with a newer one, so it comes without what it asks for.
+	@$(PIP) --no-deps repeng
 	@touch $@ $(VENV)/.runtime
 
 $(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/python

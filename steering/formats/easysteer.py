@@ -7,6 +7,7 @@ to the output of block L, block 0 too, with its algorithm `direct`.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from interp.errors import FormatError
 from interp.model.model import Model
@@ -25,12 +26,10 @@ def write(vector: SteeringVector, path: Path, model: Model | None) -> Exported:
         raise FormatError(f"EasySteer opens files that end in .gguf only, and {path.name} doesn't")
     kind = model_type_for(vector, model, NAME)
     placed = at_outputs(vector, NAME)
-    said = vector.provenance.get("method")
-    method = said if isinstance(said, str) and said else UNKNOWN_METHOD
+    said: Any = vector.provenance.get("method")
+    method: str = said if isinstance(said, str) and said else UNKNOWN_METHOD
     notes = (*placed.notes, "steer prompt and generation, scale 1, not normalised: the file does not say so")
-    file = write_control_vector(
-        path, placed.vectors, kind, method if isinstance(method, str) and method else UNKNOWN_METHOD
-    )
+    file = write_control_vector(path, placed.vectors, kind, method)
     return Exported(file, NAME, (file,), notes)
 
 

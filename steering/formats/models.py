@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from interp.errors import DirectionError, FormatError
@@ -54,7 +54,9 @@ def check_fits(vector: SteeringVector, model: Model, name: str = "the vector") -
     own = {str(model.hf.config.model_type), str(model.hf.config.get_text_config().model_type)}
     aliases = {alias for kind in own for alias in (_plain(kind), _LLAMA_CPP.get(_plain(kind), _plain(kind)))}
     if known and not {_plain(kind) for kind in known} & aliases:
-        raise DirectionError(f"{name} is for models of type {', '.join(sorted(known))}; this one is {min(own)}")
+        raise DirectionError(
+            f"{name} is for models of type {', '.join(sorted(known))}; this one is {model.hf.config.model_type}"
+        )
     if width != model.d_model:
         raise DirectionError(f"{name} has width {width}; this model's residual stream has {model.d_model}")
     if vector.layers[-1] >= model.n_layers:
@@ -68,12 +70,15 @@ def _plain(kind: str) -> str:
 
 
 def _entries(value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        yield from value.items()
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        for item in value:
-            yield from _entries(item)
+    """Every key and value of a JSON value, however deep."""
+    waiting: list[Any] = [value]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Mapping):
+            yield from value.items()
+            waiting += value.values()
+        elif isinstance(value, list | tuple):
+            waiting += value
 
 
 def _type_of(entry: tuple[str, Any]) -> str | None:
@@ -85,6 +90,9 @@ def _type_of(entry: tuple[str, Any]) -> str | None:
     if key == "architecture" and _CLASS.fullmatch(value):
         import transformers
 
-        config = getattr(getattr(transformers, value, None), "config_class", None)
-        return str(config.model_type) if config is not None else None
+        try:
+            config = getattr(getattr(transformers, value, None), "config_class", None)
+        except (ImportError, RuntimeError):  # a class that needs what is not installed
+            return None
+        return getattr(config, "model_type", None) or None
     return None

@@ -46,8 +46,9 @@ def write(vector: SteeringVector, path: Path, model: Model | None) -> Exported:
         notes += ("it is not known which token it was read at, counted from the end of the prompt: pos is null",)
     try:
         path.mkdir(parents=True, exist_ok=True)
+        (path / ABOUT).unlink(missing_ok=True)  # what says the old layer must not stand beside a new direction
     except OSError as error:
-        raise FormatError(f"cannot make the folder {path}: {error.strerror or error}") from error
+        raise FormatError(f"cannot write the folder {path}: {error.strerror or error}") from error
     packed = io.BytesIO()
     torch.save(value, packed)
     files = (

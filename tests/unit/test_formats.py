@@ -62,9 +62,9 @@ def test_the_file_does_in_plain_hooks_what_the_vector_does_here_and_the_import_d
     model = loaded(family)
     made = vector(format, site, provenance={})
     path = written(tmp_path, format, made, model=model).path
-    here = model.logits(PROMPTS, edits=made)
+    here = model.logits(PROMPTS, edits=made.edits())
     there = hooked_logits(model, family, as_its_reader_reads(format, path), "inputs" if format in INPUTS else "outputs")
-    back = model.logits(PROMPTS, edits=steering.import_vector(path, format, model=model))
+    back = model.logits(PROMPTS, edits=steering.import_vector(path, format, model=model).edits())
     assert float((here - model.logits(PROMPTS)).abs().max()) > 0.1, "there is something to see"
     torch.testing.assert_close(here, there, rtol=0, atol=2e-5)
     torch.testing.assert_close(back, there, rtol=0, atol=2e-5)
@@ -76,7 +76,7 @@ def test_one_block_further_up_or_down_is_not_the_same(format: str, tmp_path: Pat
     model = loaded("llama")
     made = vector(format)
     held = as_its_reader_reads(format, written(tmp_path, format, made, model=model).path)
-    here = model.logits(PROMPTS, edits=made)
+    here = model.logits(PROMPTS, edits=made.edits())
     for wrong in ("inputs", "outputs"):
         shifted = {layer: v for layer, v in held.items() if layer < 3}
         there = hooked_logits(model, "llama", shifted, wrong)
@@ -359,6 +359,31 @@ def test_a_direction_comes_from_the_means_it_was_chosen_from(tmp_path: Path) -> 
         (run / "direction_metadata.json").write_text(about)
         with pytest.raises(RefusalkitError, match=message):
             steering.import_vector(inner / "mean_diffs.pt")
+
+
+def test_a_write_that_fails_leaves_no_direction_beside_the_metadata_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = vector("refusal_direction", "resid_pre")
+    made.export(tmp_path / "run", "refusal_direction")
+    monkeypatch.setattr("steering.formats.refusal_direction.write_json_file", _no_room)
+    with pytest.raises(FormatError, match="no room"):
+        replace(made, vectors={2: noise(7)}).export(tmp_path / "run", "refusal_direction")
+    with pytest.raises(FormatError, match="no file at .*direction_metadata.json"):
+        steering.import_vector(tmp_path / "run")
+
+
+def _no_room(*_given: Any) -> None:
+    raise FormatError("there is no room")
+
+
+def test_a_provenance_as_deep_as_a_file_can_have_it_is_searched(tmp_path: Path) -> None:
+    deep: Any = {"model_type": "qwen3"}
+    for _ in range(900):
+        deep = {"of": [deep]}
+    made = SteeringVector({1: noise(1)}, provenance=deep)
+    with pytest.raises(DirectionError, match="of type qwen3"):
+        steering.export(made, tmp_path / "v.safetensors", model=loaded("llama"))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])

@@ -84,7 +84,7 @@ def test_repengs_control_model_gives_the_logits_that_we_give(
     with torch.no_grad():
         # One at a time: repeng's mask asks for position ids as wide as the batch, and transformers 5 gives one row.
         theirs = torch.stack([controlled(torch.tensor([e.ids])).logits[0, -1] for e in model.encode(PROMPTS)])
-    ours = model.logits(PROMPTS, edits=made * strength)
+    ours = model.logits(PROMPTS, edits=(made * strength).edits())
     assert float((ours - model.logits(PROMPTS)).abs().max()) > 0.1
     torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-5)
 
