@@ -117,8 +117,9 @@ def _run(command: list[str]) -> None:
     told = 0
     with LOG.open("a", encoding="utf-8") as log:
         running = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-        )
+            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            errors="replace",
+        )  # fmt: skip
         assert running.stdout is not None
         for line in running.stdout:
             log.write(line)

@@ -113,8 +113,10 @@ def _safetensors(path: Path) -> list[Reading]:
 
 def _gguf(path: Path) -> list[Reading]:
     """llama.cpp, repeng, EasySteer: `direction.L` is added to what leaves block L, at every token."""
-    from gguf import GGUFReader
-
+    try:
+        from gguf import GGUFReader
+    except ImportError as error:
+        raise FormatError(f"the proof reads GGUF with gguf ({error}): pip install refusalkit[export]") from error
     return [
         Reading(int(tensor.name.removeprefix("direction.")), False, torch.tensor(tensor.data))
         for tensor in GGUFReader(path).tensors

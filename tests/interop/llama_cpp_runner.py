@@ -85,7 +85,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     if data is not None:
         found["rows"] = len(data) // width if width > 0 else 0
     if not job["model"] or width < 0:
-        return found
+        return {**found, "data": [] if data is None else data.tolist()}
     runner = Runner(job["model"], job["by_default"])
     if data is not None:
         runner.steer(width, data)

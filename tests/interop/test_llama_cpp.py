@@ -169,9 +169,17 @@ def test_numbers_that_are_not_finite_never_reach_llama_cpp(organism: Path, tmp_p
     assert not torch.isfinite(torch.tensor(found["logits"])).any()
 
 
-def test_llama_cpp_reads_what_easysteer_gets_too(tmp_path: Path) -> None:
-    """The same tensors, with more said of them."""
-    vector = VECTORS["first and last"]()
-    file = vector.export(tmp_path / "vector.gguf", "easysteer", model=model()).path
+@pytest.mark.parametrize("format", ["gguf", "easysteer"])
+def test_rows_made_by_hand_as_the_documentation_does_are_those_of_llama_cpps_reader(
+    format: str, tmp_path: Path
+) -> None:
+    from gguf import GGUFReader
+
+    file = VECTORS["first and last"]().export(tmp_path / "vector.gguf", format, model=model()).path
     found, _ = in_llama_cpp(None, file)
+    tensors = {int(t.name.removeprefix("direction.")): torch.tensor(t.data) for t in GGUFReader(file).tensors}
+    rows = torch.zeros(max(tensors), 128)
+    for layer, values in tensors.items():
+        rows[layer - 1] = values
     assert (found["width"], found["rows"]) == (128, 5)
+    assert torch.equal(torch.tensor(found["data"]), rows.flatten())

@@ -1,4 +1,4 @@
-"""A vector in plain transformers does what it does here: `steering.hf_hooks`, and the script that needs nothing of ours."""
+"""A vector in plain transformers does what it does here: `steering.hf_hooks`, and a script without anything of ours."""
 
 from __future__ import annotations
 
@@ -71,6 +71,7 @@ def test_the_logits_are_ours_in_every_family_and_with_padding_on_either_side(fam
 def test_the_text_is_ours_in_batches_with_padding(family: str) -> None:
     m, v = model(family), vector()
     ours = [list(c.ids) for c in m.generate(TEXTS, edits=v, max_new_tokens=5)]
+    assert ours != [list(c.ids) for c in m.generate(TEXTS, max_new_tokens=5)]
     for own, other in zip(ours, their_texts(m, v), strict=True):
         assert other[: len(own)] == own
 
@@ -93,12 +94,25 @@ def test_a_beam_search_is_steered_as_by_our_edits() -> None:
     ids=str,
 )  # fmt: skip
 def test_numbered_tokens_and_phases_are_the_same_tokens_as_ours(where: dict[str, Any]) -> None:
-    m, v = model(), vector("resid_pre", (1,), **where) * 4.0
-    ours = [list(c.ids) for c in m.generate(TEXTS, edits=v, max_new_tokens=5)]
-    for own, other in zip(ours, their_texts(m, v), strict=True):
-        assert other[: len(own)] == own
+    """Logits after the prompt, and after an answer that was written on the cache in a padded batch."""
+    m, v = model(), vector("resid_pre", (1,), **where)
+    inputs, _ = batch(m, left=True)
+    del inputs["position_ids"]
+    with steering.hf_hooks(v, m.hf) as hf:
+        out = hf.generate(
+            **inputs, max_new_tokens=4, min_new_tokens=4, do_sample=False, output_logits=True,
+            return_dict_in_generate=True,
+        )  # fmt: skip
+    answers = out.sequences[:, inputs["input_ids"].shape[1] : -1].tolist()
+    prompts = m.encode(TEXTS)
+    whole = [dataclasses.replace(e, ids=(*e.ids, *ids)) for e, ids in zip(prompts, answers, strict=True)]
+    ours = m.logits(whole, edits=[v])
+    assert float((out.logits[-1] - ours).abs().max()) < 1e-5
+    everywhere = dataclasses.replace(v, positions=("all",), phase="both")
+    assert float((m.logits(whole, edits=[everywhere]) - ours).abs().max()) > 1e-2
     if v.phase != "generation":
         wanted = m.logits(TEXTS, edits=[v])
+        assert float((out.logits[0] - wanted).abs().max()) < 1e-5
         assert float((theirs(m, v) - wanted).abs().max()) < 1e-5
         assert float((theirs(m, v, left=False) - wanted).abs().max()) < 1e-5
 

@@ -1,4 +1,4 @@
-"""A vector in TransformerLens and in nnsight does what it does here: `steering.lens_hooks`, `steering.nnsight_steer`."""
+"""A vector in TransformerLens and nnsight does what it does here: `steering.lens_hooks`, `steering.nnsight_steer`."""
 
 from __future__ import annotations
 

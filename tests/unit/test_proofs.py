@@ -33,7 +33,7 @@ def vector(site: str = "resid_pre", layers: tuple[int, ...] = (3,), **where: Any
 
 
 def prove(v: Any, format: str, path: str | os.PathLike[str] | None = None, **options: Any) -> Proof:
-    return steering.verify(v, format, path, model(), **{"prompts": TEXTS, "max_new_tokens": 4, **options})
+    return steering.verify(v, format, path, model(), **{"prompts": TEXTS[:1], "max_new_tokens": 3, **options})
 
 
 def test_every_format_has_a_reading_of_its_own() -> None:
@@ -43,7 +43,7 @@ def test_every_format_has_a_reading_of_its_own() -> None:
 @pytest.mark.parametrize("site", ["resid_pre", "resid_post"])
 @pytest.mark.parametrize("format", sorted(READERS))
 def test_what_a_format_holds_does_what_the_vector_does(format: str, site: str) -> None:
-    proof = prove(vector(site), format)
+    proof = prove(vector(site), format, prompts=TEXTS)
     assert proof and proof.ok and not proof.reason
     assert proof.effect > 0.1 and proof.difference < 1e-3 and proof.same_texts == len(TEXTS)
     assert proof.control is not None and proof.control > 100 * proof.tolerance
@@ -52,7 +52,7 @@ def test_what_a_format_holds_does_what_the_vector_does(format: str, site: str) -
 @pytest.mark.parametrize("kind", ["hf", "lora"])
 def test_weights_that_are_loaded_again_do_what_the_vector_does(kind: str, tmp_path: Path) -> None:
     proof = prove(vector(), kind, tmp_path / kind)
-    assert proof.ok and proof.effect > 0.1 and proof.difference < 1e-3 and proof.same_texts == len(TEXTS)
+    assert proof.ok and proof.effect > 0.1 and proof.difference < 1e-3 and proof.same_texts == 1
     assert proof.control is None
     ablation = prove(vector().vectors[3], kind)  # a vector is ablated, as for bake
     assert ablation.ok and ablation.effect > 0.1
@@ -88,7 +88,7 @@ def test_our_own_files_are_proved_with_their_positions_and_phases(where: dict[st
 
 
 def test_the_table_has_a_row_for_each_prompt() -> None:
-    proof = prove(vector(), "safetensors")
+    proof = prove(vector(), "safetensors", prompts=TEXTS)
     table = proof.to_frame()
     assert list(table["prompt"]) == TEXTS
     assert table["difference"].max() == proof.difference and table["effect"].max() == proof.effect
