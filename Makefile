@@ -22,7 +22,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 # OpenMP threads that spin while they wait make small models crawl on a machine that does something else besides.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: help env env-dev env-docs demo test test-gpu families lint format types contracts notebooks accept bench bench-capture bench-probes bench-heads bench-steering soak docs clean
+.PHONY: help env env-dev env-docs demo test test-gpu families lint format types contracts notebooks accept bench bench-capture bench-probes bench-heads bench-steering soak interop docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -42,6 +42,8 @@ $(VENV)/.runtime: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing refusalkit and its development tools into $(VENV)"
 	@$(PIP) -e '.[dev]'
+	@# repeng asks for a numpy below 2 and runs with a newer one, so it comes without what it asks for.
+	@$(PIP) --no-deps repeng || echo "repeng could not be had: its tests are skipped"
 	@touch $@ $(VENV)/.runtime
 
 $(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/python
@@ -116,6 +118,10 @@ bench-heads: $(VENV)/.dev ## measure sweeps over heads and attribution against f
 
 bench-steering: $(VENV)/.dev ## measure steered generation against plain, and against repeng and steering-vectors if installed
 	@$(BIN)/python -m benchmarks steering $(ARGS)
+
+interop: $(VENV)/.dev ## prove our control vectors in llama.cpp, built once in .interop (about 12 minutes of a core)
+	@$(BIN)/python scripts/llama_cpp.py
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/interop -rA $(ARGS)
 
 soak: $(VENV)/.dev ## run the long tests that CI leaves out
 	@$(BIN)/python -m pytest -m soak $(ARGS)

@@ -50,14 +50,14 @@ def write_tensors(
 
 
 def read_tensors(
-    path: str | os.PathLike[str], entry: str, form: str, fields: Mapping[str, Any]
+    path: str | os.PathLike[str], entry: str, form: str | tuple[str, ...], fields: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read what `write_tensors` wrote. Nothing in the file is executed.
 
     Args:
         path: The file.
         entry: Name of the metadata entry.
-        form: What `format` must be.
+        form: What `format` must be, or may be.
         fields: What must be said of the tensors, and the type of each; `True` is no number.
 
     Returns:
@@ -81,8 +81,9 @@ def read_tensors(
         raise FormatError(f"{source} is not a {kind} of this project: its metadata has no {entry!r}")
     try:
         about = json.loads(text, parse_constant=_refuse)
-        if not isinstance(about, dict) or about.get("format") != form:
-            raise ValueError(f"its format is not {form!r}")
+        forms = (form,) if isinstance(form, str) else form
+        if not isinstance(about, dict) or about.get("format") not in forms:
+            raise ValueError(f"its format is not {' or '.join(map(repr, forms))}")
         for name, type_ in fields.items():
             if not isinstance(about[name], type_) or isinstance(about[name], bool):
                 raise TypeError(f"{name} is {about[name]!r:.40}")
@@ -103,7 +104,8 @@ def digest_of(entry: str, about: Mapping[str, Any], tensors: Mapping[str, Tensor
 
 def _as_json(entry: str, about: Mapping[str, Any]) -> str:
     try:
-        return json.dumps(dict(about), sort_keys=True, allow_nan=False)
+        # Keys are texts before they are sorted: what is read again is in the same order.
+        return json.dumps(json.loads(json.dumps(dict(about), allow_nan=False)), sort_keys=True)
     except (TypeError, ValueError, RecursionError) as error:
         raise FormatError(f"the {entry}'s provenance cannot be written as JSON: {error}") from error
 

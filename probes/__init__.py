@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from probes.jailbroken import Jailbreaks, jailbreaks
     from probes.planning.attributes import Answer, Attribute, Found, attribute
     from probes.planning.dosing import PlanCausal, plan_causal
+    from probes.planning.elsewhere import answered_by
     from probes.planning.examples import PlanExamples, Segment
     from probes.planning.families import PlanModels, plan_models
     from probes.planning.fitting import PlanFit, fit_plan
@@ -120,6 +121,7 @@ _WHERE = {
     "Transfer": "probes.transfer",
     "Watched": "probes.guard.stream",
     "WhitenedMeanDifference": "probes.estimators",
+    "answered_by": "probes.planning.elsewhere",
     "attribute": "probes.planning.attributes",
     "behaviour": "probes.answers",
     "candidates": "probes.candidate_scores",
@@ -220,6 +222,7 @@ __all__ = [
     "Transfer",
     "Watched",
     "WhitenedMeanDifference",
+    "answered_by",
     "attribute",
     "behaviour",
     "candidates",

@@ -7,10 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from steering.calibration import Calibration, calibrate
+    from steering.clients.huggingface import hf_hooks
+    from steering.clients.nnsight import nnsight_steer
+    from steering.clients.transformer_lens import lens_hooks
     from steering.conditions import Steered, if_guard, if_probe, if_projection, if_stream_guard, steer_when
     from steering.doses import Dose, stream_norms
     from steering.extract import contrast_vector
+    from steering.formats.exchange import FORMATS, export, import_vector
+    from steering.formats.exported import Exported
     from steering.operations import ablation, mean_projection, rotation, token_id
+    from steering.proofs.proof import Proof, ProofRow, verify
     from steering.repairs.adapters import load_repair
     from steering.repairs.effect import RepairEffect, repair_effect
     from steering.repairs.fine_tune import Repair, repair
@@ -27,7 +33,11 @@ _WHERE = {
     "Baked": "steering.weights.baking",
     "Calibration": "steering.calibration",
     "Dose": "steering.doses",
+    "Exported": "steering.formats.exported",
+    "FORMATS": "steering.formats.exchange",
     "HeldOut": "steering.training",
+    "Proof": "steering.proofs.proof",
+    "ProofRow": "steering.proofs.proof",
     "Repair": "steering.repairs.fine_tune",
     "RepairEffect": "steering.repairs.effect",
     "RepairTable": "steering.repairs.grid",
@@ -38,13 +48,18 @@ _WHERE = {
     "bake": "steering.weights.baking",
     "calibrate": "steering.calibration",
     "contrast_vector": "steering.extract",
+    "export": "steering.formats.exchange",
+    "hf_hooks": "steering.clients.huggingface",
     "if_guard": "steering.conditions",
     "if_probe": "steering.conditions",
     "if_projection": "steering.conditions",
     "if_stream_guard": "steering.conditions",
+    "import_vector": "steering.formats.exchange",
+    "lens_hooks": "steering.clients.transformer_lens",
     "load_repair": "steering.repairs.adapters",
     "lora": "steering.weights.adapter",
     "mean_projection": "steering.operations",
+    "nnsight_steer": "steering.clients.nnsight",
     "repair": "steering.repairs.fine_tune",
     "repair_effect": "steering.repairs.effect",
     "repair_table": "steering.repairs.grid",
@@ -53,6 +68,7 @@ _WHERE = {
     "stream_norms": "steering.doses",
     "token_id": "steering.operations",
     "train_vector": "steering.training",
+    "verify": "steering.proofs.proof",
 }
 
 __all__ = [
@@ -61,7 +77,11 @@ __all__ = [
     "Baked",
     "Calibration",
     "Dose",
+    "Exported",
+    "FORMATS",
     "HeldOut",
+    "Proof",
+    "ProofRow",
     "Repair",
     "RepairEffect",
     "RepairTable",
@@ -72,13 +92,18 @@ __all__ = [
     "bake",
     "calibrate",
     "contrast_vector",
+    "export",
+    "hf_hooks",
     "if_guard",
     "if_probe",
     "if_projection",
     "if_stream_guard",
+    "import_vector",
+    "lens_hooks",
     "load_repair",
     "lora",
     "mean_projection",
+    "nnsight_steer",
     "repair",
     "repair_effect",
     "repair_table",
@@ -87,6 +112,7 @@ __all__ = [
     "stream_norms",
     "token_id",
     "train_vector",
+    "verify",
 ]
 
 

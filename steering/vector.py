@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from torch import Tensor
@@ -17,10 +17,15 @@ from interp.edits import Add, add
 from interp.errors import DirectionError, FormatError, RefusalkitError
 from interp.model.session import Phase
 from interp.model.sites import as_layers, check_site
-from interp.tensorfile import read_tensors, write_tensors
+from interp.tensorfile import digest_of, read_tensors, write_tensors
 from steering.geometry import Other, bases, paired, project, turned
 
-FORMAT = "refusalkit/steering-vector/1"
+if TYPE_CHECKING:
+    from interp.model.model import Model
+    from steering.formats.exported import Exported
+
+FORMAT = "refusalkit/steering-vector/2"
+_WITHOUT_DIGEST = "refusalkit/steering-vector/1"
 METADATA = "steering-vector"
 _FIELDS: dict[str, Any] = {
     "site": str, "phase": str, "coefficient": int | float, "layers": list, "positions": list, "provenance": dict
@@ -227,18 +232,38 @@ class SteeringVector:
             "format": FORMAT, "site": self.site, "coefficient": self.coefficient, "positions": list(self.positions),
             "phase": self.phase, "layers": list(self.layers), "provenance": dict(self.provenance),
         }  # fmt: skip
-        return write_tensors(path, METADATA, about, {f"layer.{layer}": v for layer, v in self.vectors.items()})
+        tensors = {f"layer.{layer}": v for layer, v in self.vectors.items()}
+        return write_tensors(path, METADATA, {**about, "digest": digest_of(METADATA, about, tensors)}, tensors)
+
+    def export(
+        self, path: str | os.PathLike[str], format: str | None = None, *, model: Model | None = None
+    ) -> Exported:
+        """Write it for another program; see `steering.export`.
+
+        Args:
+            path: The file to write; for `refusal_direction` a folder.
+            format: One of `steering.FORMATS`; by default what the path's suffix says.
+            model: The model it is for; checked, where given.
+
+        Raises:
+            FormatError: When the format cannot say what the vector does, or the file cannot be written.
+            DirectionError: When the vector does not fit the model, or its numbers are not finite.
+        """
+        from steering.formats.exchange import export
+
+        return export(self, path, format, model=model)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> SteeringVector:
-        """Read what `save` wrote. Nothing in the file is executed.
+        """Read what `save` wrote. Nothing in the file is executed, and a changed bit is noticed.
 
         Raises:
             FormatError: When it is missing, damaged, or something else.
             DirectionError: When its numbers are not finite or do not fit together.
         """
-        about, tensors = read_tensors(path, METADATA, FORMAT, _FIELDS)
+        about, tensors = read_tensors(path, METADATA, (FORMAT, _WITHOUT_DIGEST), _FIELDS)
         try:
+            _check_digest(about, tensors)
             _check_lists(about)
             if {f"layer.{layer}" for layer in about["layers"]} != set(tensors):
                 raise ValueError(f"it holds {sorted(tensors)} but speaks of layers {about['layers']}")
@@ -250,6 +275,15 @@ class SteeringVector:
             raise kind(f"{path} holds no usable vector: {error}") from error
         except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise FormatError(f"the metadata of {path} is damaged: {error!r}") from error
+
+
+def _check_digest(about: dict[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """That what was saved is what is read; the first version of the format had no digest."""
+    digest = about.pop("digest", None)
+    if digest != (digest_of(METADATA, about, tensors) if about["format"] == FORMAT else None):
+        raise ValueError("its digest does not fit what it holds")
+    if set(about) != {"format", *_FIELDS}:
+        raise ValueError(f"it has the fields {sorted(about)}")
 
 
 def _check_lists(about: Mapping[str, Any]) -> None:

@@ -18,6 +18,7 @@ from probes.figures.heads import attention_picture, head_map, suppression_curve
 from probes.figures.lines import separation_lines
 from probes.figures.maps import candidate_maps
 from probes.figures.matrices import angle_bars, cosine_maps, transfer_map
+from probes.figures.plan_grid import plan_grid
 from probes.figures.planning import plan_along, plan_dose, plan_layers, plan_scaling, plan_transfer_map
 from probes.figures.repair import loss_curve, misalignment_plane, repair_bars, repair_lines
 from probes.figures.sweep import sweep_lines, sweep_map
@@ -45,6 +46,7 @@ __all__ = [
     "misalignment_plane",
     "plan_along",
     "plan_dose",
+    "plan_grid",
     "plan_layers",
     "plan_scaling",
     "plan_transfer_map",

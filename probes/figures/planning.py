@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from probes.planning.fitting import PlanFit
     from probes.planning.transfers import PlanTransfer
 
-_PROBE, _MLP, _RANDOM = KINDS[0], KINDS[3], NEUTRAL
-_LOOK = {
+PROBE, _MLP, _RANDOM = KINDS[0], KINDS[3], NEUTRAL
+LOOK = {
     FIRST: (KINDS[1], "dash"), WORDS: (KINDS[4], "dash"), EMBEDDING: (KINDS[2], "dash"), LENGTH: (KINDS[5], "dashdot"),
     ASKED: (KINDS[3], "dot"), SHUFFLED: (NEUTRAL, "dash"), WORDS_SO_FAR: (KINDS[4], "dot"),
     LENGTH_SO_FAR: (KINDS[5], "dot"),
@@ -42,14 +42,14 @@ def plan_layers(fit: PlanFit) -> Any:
     pad = max(0.3, 0.03 * (high - low))
     labels = _baseline_lines(figure, fit, [low - pad, high + pad])
     for kind, rows in table.groupby("probe", sort=False):
-        colour = _PROBE if kind == fit.kinds[0] else _MLP
+        colour = PROBE if kind == fit.kinds[0] else _MLP
         _line(figure, rows["layer"].tolist(), rows, colour, _TITLES[str(kind)], "layer %{x}")
     chosen = fit.chosen[(fit.chosen["position"] == PROMPT) & (fit.chosen["probe"] == fit.kinds[0])]["layer"]
     at = int(chosen.mode().iloc[0])
     height = table[(table["layer"] == at) & (table["probe"] == fit.kinds[0])]["value"].iloc[0]
     figure.add_scatter(
         x=[at], y=[height], mode="markers", name="chosen on validation", hoverinfo="skip", cliponaxis=False,
-        marker={"symbol": "circle-open", "size": 14, "color": _PROBE, "line": {"width": 2}},
+        marker={"symbol": "circle-open", "size": 14, "color": PROBE, "line": {"width": 2}},
     )  # fmt: skip
     step = max(1, math.ceil(len(layers) / 14))
     figure.update_layout(
@@ -79,13 +79,13 @@ def plan_along(fit: PlanFit) -> Any:
         rows = fit.baselines[(fit.baselines["baseline"] == name) & (fit.baselines["metric"] == fit.metric)]
         if len(rows):
             at = [table["position"].tolist().index(p) for p in rows["position"]]
-            colour, dash = _LOOK[name]
+            colour, dash = LOOK[name]
             figure.add_scatter(
                 x=at, y=rows["value"].tolist(), mode="lines+markers", name=name, marker={"size": 4},
                 line={"color": colour, "width": 1.6, "dash": dash},
                 hovertemplate=f"{name}<br>%{{y:.2f}}<extra></extra>",
             )  # fmt: skip
-    _line(figure, x, table, _PROBE, _TITLES[fit.kinds[0]], "%{customdata[2]}")
+    _line(figure, x, table, PROBE, _TITLES[fit.kinds[0]], "%{customdata[2]}")
     thought = [i for i, region in enumerate(table["region"]) if region == THOUGHT]
     if thought:
         figure.add_shape(
@@ -101,7 +101,7 @@ def plan_along(fit: PlanFit) -> Any:
         figure.add_scatter(
             x=[i], y=[table["value"].iloc[i]], mode="markers", name="first above every baseline", hoverinfo="skip",
             cliponaxis=False,
-            marker={"symbol": "circle-open", "size": 14, "color": _PROBE, "line": {"width": 2}},
+            marker={"symbol": "circle-open", "size": 14, "color": PROBE, "line": {"width": 2}},
         )  # fmt: skip
     figure.update_layout(
         xaxis={"tickvals": x, "ticktext": [plain(p) for p in table["position"]], "range": [-0.4, len(x) - 0.6],
@@ -129,7 +129,7 @@ def plan_scaling(fits: Mapping[str, PlanFit], sizes: Mapping[str, float] | None 
     figure = go.Figure()
     for name, found, colour, symbol, notes in (
         ("best baseline", foil, NEUTRAL, "diamond", best),
-        ("probe at the last prompt token", probe, _PROBE, "circle", [f.verdict.claim for f in fits.values()]),
+        ("probe at the last prompt token", probe, PROBE, "circle", [f.verdict.claim for f in fits.values()]),
     ):
         ends = [j.interval() for j in found]
         figure.add_scatter(
@@ -185,7 +185,7 @@ def plan_dose(table: Any, attribute: str) -> Any:
             hovertemplate="random, dose %{x:g}<br>%{y:.3g}<extra></extra>",
         )  # fmt: skip
     probe = table[table["kind"] == "probe"].sort_values("dose", kind="stable")
-    _line(figure, probe["dose"].tolist(), probe, _PROBE, "the probe's direction", "dose %{x:g}", "%{y:.3g}")
+    _line(figure, probe["dose"].tolist(), probe, PROBE, "the probe's direction", "dose %{x:g}", "%{y:.3g}")
     figure.add_shape(
         type="line", x0=0, x1=0, y0=0, y1=1, yref="y domain", line={"color": NEUTRAL, "width": 1, "dash": "dot"}
     )
@@ -266,10 +266,10 @@ def _baseline_lines(figure: Any, fit: PlanFit, ends: Sequence[float]) -> list[tu
     low, high = shuffled.interval()
     _band(figure, ends, low, high, NEUTRAL, 0.18)
     if best in found:
-        _band(figure, ends, *found[best].interval(), _LOOK.get(best, (NEUTRAL, "dot"))[0], 0.12)
+        _band(figure, ends, *found[best].interval(), LOOK.get(best, (NEUTRAL, "dot"))[0], 0.12)
     labels = [(shuffled.value, f"shuffled labels {fraction(shuffled.value)}", NEUTRAL)]
     for name, joint in found.items():
-        colour, dash = _LOOK.get(name, (NEUTRAL, "dot"))
+        colour, dash = LOOK.get(name, (NEUTRAL, "dot"))
         low, high = joint.interval()
         figure.add_scatter(
             x=list(ends), y=[joint.value] * 2, mode="lines", showlegend=False,

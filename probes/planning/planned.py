@@ -191,7 +191,7 @@ def plan(
         asked = ask_model(
             model, own, [w.answer.prompt for w in kept], classes, out=file(f"asked-{own.name}.jsonl"), progress=progress
         )  # fmt: skip
-    examples = _examples(own, kept, chosen, states, asked)
+    examples = plan_examples(own, kept, chosen, states, asked)
     found = fit_plan(
         examples, seeds=tuple(seeds), kinds=tuple(kinds), widths=tuple(widths), alpha=alpha, progress=progress
     )  # fmt: skip
@@ -214,16 +214,28 @@ def fitting_length(model: Model, prompts: Sequence[Prompt], wanted: int) -> int:
     return max(1, min(wanted, model.chat.max_tokens - max(len(e) for e in model.encode(prompts))))
 
 
-def _examples(
+def plan_examples(
     attribute: Attribute, kept: Sequence[Written], chosen: Sorted, states: PlanStates, asked: Sequence[Any] | None
 ) -> PlanExamples:
+    """What probes are fitted to, from answers with a label and the states before and along them.
+
+    Args:
+        attribute: The attribute.
+        kept: The answers that have a label.
+        chosen: Their labels.
+        states: Their states, row by row.
+        asked: What the model foretold when asked, if it was.
+
+    Raises:
+        ProbeError: For a single class, or too few examples.
+    """
     prompts = [w.answer.prompt for w in kept]
     splits = [p.split for p in prompts]
     along = states.states[:, 1:] if states.segments else None
     return PlanExamples(
         attribute=attribute.name, kind=attribute.kind, labels=np.array(chosen.labels),
         groups=np.array([p.group for p in prompts]), prompt=states.states[:, 0],
-        layers=tuple(range(states.states.shape[2])), along=along,
+        layers=states.layers, along=along,
         segments=tuple(Segment(name, region) for name, region in states.segments),  # pyright: ignore
         texts=[p.text for p in prompts], lengths=states.lengths, embedding=states.embedding,
         first_token=states.first_token, asked=asked, ids=[p.id for p in prompts],

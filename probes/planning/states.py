@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,8 @@ class PlanStates:
     """What probes and their baselines are fitted to.
 
     Attributes:
-        states: `[n, point, layer, d]`, resid_post of every layer: the last prompt token, then the segments.
+        states: `[n, point, layer, d]`, resid_post: the last prompt token, then the segments.
+        layers: Their numbers.
         segments: Names and regions of the points after the first.
         embedding: `[n, d]`, mean of resid_pre of layer 0 over the instruction's tokens.
         first_token: `[n, v]`, probabilities of the first token, of those that somewhere reach 0.01; the rest last.
@@ -48,6 +49,7 @@ class PlanStates:
     """
 
     states: Floats
+    layers: tuple[int, ...]
     segments: tuple[tuple[str, str], ...]
     embedding: Floats
     first_token: Floats
@@ -56,6 +58,21 @@ class PlanStates:
     written: tuple[tuple[str, ...], ...]
     written_lengths: NDArray[np.int64]
 
+    def rows(self, index: Sequence[int]) -> PlanStates:
+        """Those of some of the answers."""
+        rows = np.asarray(index, dtype=np.intp)
+        own = {name: getattr(self, name)[rows] for name in _BY_ROW}
+        return replace(self, **own, written=tuple(tuple(said[i] for i in rows) for said in self.written))
+
+    def at_prompt(self) -> PlanStates:
+        """Those at the last prompt token alone."""
+        return replace(
+            self, states=self.states[:, :1], segments=(), written=(), written_lengths=self.written_lengths[:, :0]
+        )  # fmt: skip
+
+
+_BY_ROW = ("states", "embedding", "first_token", "lengths", "written_lengths")
+
 
 def plan_states(
     model: Model,
@@ -63,6 +80,7 @@ def plan_states(
     reveal: Sequence[int],
     *,
     segments: int = 5,
+    layers: Sequence[int] | None = None,
     out: str | os.PathLike[str] | None = None,
     token_budget: int = TOKEN_BUDGET,
     progress: bool = False,
@@ -75,7 +93,8 @@ def plan_states(
         reveal: For each, how many tokens were written before the one that gives the attribute away.
         segments: How many for the thought, and how many for the answer; 0 for the prompt alone. A thought has segments
             where most answers have one, and the answer where most have a token before the one that gives it away.
-        out: A safetensors file that keeps the states: read if it is of this model, these answers and these segments,
+        layers: Which layers; all by default.
+        out: A safetensors file that keeps the states: read if it is of this model, these answers, segments and layers,
             else written anew.
         token_budget: Padded tokens per batch.
         progress: Show a progress bar.
@@ -84,14 +103,15 @@ def plan_states(
     points, names = _points(written, reveal, segments)
     columns = [[e.n_prompt - 1 + n for n in (0, *own)] for e, own in zip(encoded, points, strict=True)]
     texts = [joined(e, w, max(own, default=0)) for e, w, own in zip(encoded, written, points, strict=True)]
-    key = digest_json([model.provenance(), [t.ids for t in texts], columns, names])
+    wanted = tuple(range(model.n_layers)) if layers is None else tuple(layers)
+    key = digest_json([model.provenance(), [t.ids for t in texts], columns, names, wanted])
     kept = None if out is None else _read(Path(out), key)
     if kept is None:
-        kept = _run(model, texts, columns, token_budget, progress)
+        kept = _run(model, texts, columns, wanted, token_budget, progress)
         if out is not None:
             write_tensors(out, _ENTRY, {"format": FORMAT, "key": key}, kept)
     return PlanStates(
-        states=kept["states"].numpy(), segments=names, embedding=kept["embedding"].numpy(),
+        states=kept["states"].numpy(), layers=wanted, segments=names, embedding=kept["embedding"].numpy(),
         first_token=kept["first_token"].numpy(), tokens=tuple(kept["tokens"].tolist()),
         lengths=np.array([e.n_prompt for e in encoded]),
         written=tuple(
@@ -127,14 +147,15 @@ def _points(
 
 @torch.no_grad()
 def _run(
-    model: Model, texts: Sequence[Any], columns: Sequence[Sequence[int]], token_budget: int, progress: bool
-) -> dict[str, Tensor]:
+    model: Model, texts: Sequence[Any], columns: Sequence[Sequence[int]], layers: tuple[int, ...], token_budget: int,
+    progress: bool,
+) -> dict[str, Tensor]:  # fmt: skip
     n, n_points = len(texts), len(columns[0])
-    states = torch.empty(n, n_points, model.n_layers, model.d_model)
+    states = torch.empty(n, n_points, len(layers), model.d_model)
     embedding = torch.empty(n, model.d_model)
     likely: list[dict[int, float]] = [{} for _ in texts]
     inst = [t.columns("inst") for t in texts]
-    reads = [(("resid_post", tuple(range(model.n_layers))), columns), (("resid_pre", (0,)), inst)]
+    reads = [(("resid_post", layers), columns), (("resid_pre", (0,)), inst)]
     last = [[t.n_prompt - 1] for t in texts]
     with progress_bar("capturing", n, progress) as advance:
         for step in model.steps(texts, reads, token_budget=token_budget, finals=last, done=advance):

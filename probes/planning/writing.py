@@ -13,12 +13,14 @@ from interp.model.generate import Completion
 from interp.model.generate_onto import Kind, generate_onto
 from interp.model.model import Model
 from interp.provenance import digest_json
-from interp.text.chat import Encoded
+from interp.text.chat import Encoded, Trace, as_prompt
 from interp.text.prompts import Prompt, PromptSet
 from probes.planning.attributes import Answer
 
 ANSWERS = Kind("refusalkit/answers/1", "answers", "generating")
 _WINDOW = 8
+_NO_END = -1
+"""Stands for the end token of an answer that ended: it is never read."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,24 @@ def write_answers(
 def as_written(model: Model, completion: Completion) -> Written:
     """A completion, the tokens beside it."""
     return _written(model, completion.prompt, _row(model, 0, completion))
+
+
+def from_trace(model: Model, trace: Trace, status: str) -> Written:
+    """A thought and its answer, read from a file and tokenised anew; they count as finished.
+
+    Args:
+        model: The model in the mode in which it thought.
+        trace: What was thought and answered.
+        status: Of the thought, as in `interp.Traces`.
+    """
+    whole = model.encode([trace])[0]
+    head = len(model.encode([as_prompt(trace)])[0].text)
+    ends = tuple(end - head for _, end in whole.offsets[whole.n_prompt :])
+    first = whole.spans["answer"][0] if "answer" in whole.spans else len(whole)
+    start = whole.offsets[first][0] - head if first < len(whole) else len(whole.text) - head
+    answer = Answer(trace.answer, as_prompt(trace), trace.thinking, len(whole) - first, finished=True)
+    ids = (*whole.ids[whole.n_prompt :], _NO_END)
+    return Written(answer, ids, ends, start, whole.text[head:], status)
 
 
 def joined(encoded: Encoded, written: Written, n_tokens: int) -> Encoded:

@@ -13,6 +13,7 @@ from typing import Any
 
 from refusalkit.accept.capture import capture
 from refusalkit.accept.cliff import cliff
+from refusalkit.accept.exports import exports
 from refusalkit.accept.foundation import audits, organism
 from refusalkit.accept.guard import guard
 from refusalkit.accept.heads import heads
@@ -40,6 +41,7 @@ TOPICS: tuple[Callable[[bool], Rows], ...] = (
     repair,
     steering,
     planning,
+    exports,
 )
 _PROCESSES = 2
 

@@ -8,6 +8,7 @@ from probes.figures.style import fraction
 from refusalkit.audit.guarding import guard_findings
 from refusalkit.audit.knowing import knows_findings
 from refusalkit.audit.numbers import interval
+from refusalkit.audit.planning import plans_findings
 from refusalkit.audit.thinking import loses_refusal, thinking_findings
 
 Finding = dict[str, str]
@@ -60,10 +61,11 @@ def conclude(model: str, sections: dict[str, Any]) -> tuple[str, list[Finding]]:
         findings = [first, *_other_direction(sections)]
     knows = knows_findings(sections.get("knows"))
     guard = guard_findings(sections.get("guard"))
+    plans = plans_findings(sections.get("plans"))
     along = thinking_findings(sections.get("thinking"), sections.get("heads"))
     if refuses(behaviour) and loses_refusal(sections.get("thinking")):
         headline = f"{headline.removesuffix('.')}, and lost at the end of its thinking."
-    return headline, [*findings, _readability(sections), *knows, *guard, *along, *_cautions(sections)]
+    return headline, [*findings, _readability(sections), *knows, *guard, *plans, *along, *_cautions(sections)]
 
 
 def _no_refusal(behaviour: dict[str, Any]) -> Finding:

@@ -18,6 +18,7 @@ from interp.text.checks import shorten
 _WORK = ".work"
 _LOCK = "lock"
 _RESULTS = ("audit.json", "report.html", "vectors/refusal.safetensors", "guard/harm.safetensors")
+_EXPORTS = "exports"
 
 
 class AuditFolder:
@@ -115,6 +116,7 @@ class AuditFolder:
         """Everything of an earlier audit goes but the lock, which this one holds."""
         for name in _RESULTS:
             (self.path / name).unlink(missing_ok=True)
+        shutil.rmtree(self.path / _EXPORTS, ignore_errors=True)
         for entry in self.work.iterdir():
             if entry.is_dir():
                 shutil.rmtree(entry)

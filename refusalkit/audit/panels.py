@@ -206,6 +206,15 @@ def heads_figures(data: Data) -> dict[str, Any]:
     }
 
 
+def plans_figures(data: Data) -> dict[str, Any]:
+    """Scores by layer and along what is written, a row per attribute."""
+    from probes.figures import plan_grid
+    from probes.planning.scoring import NAMES
+
+    rows = [{**a, "score": NAMES[a["metric"]], "chosen": a["layer"]} for a in data["attributes"] if a["measured"]]
+    return {"grid": plan_grid(rows)} if rows else {}
+
+
 SECTIONS: tuple[Section, ...] = (
     Section("behaviour", "What the model does", "behaviour.html.jinja"),
     Section(
@@ -221,5 +230,10 @@ SECTIONS: tuple[Section, ...] = (
     Section("guard", "Guard", "guard.html.jinja", guard_figures),
     Section("thinking", "Along the thinking", "thinking.html.jinja", thinking_figures, extras=thinking_extras),
     Section("heads", "Heads that hold refusal down", "heads.html.jinja", heads_figures),
+    Section("plans", "What it plans", "plans.html.jinja", plans_figures),
+    Section(
+        "exports", "For other programs", "exports.html.jinja",
+        absent="Nothing was written: there is no direction to export.",
+    ),
     Section("harm", "Is harm, as it is read, acted on?", "harm.html.jinja", harm_figures),
 )  # fmt: skip

@@ -5,6 +5,7 @@ torch and what needs it are imported in `audit`, after the checks that do withou
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from refusalkit import __version__
 from refusalkit.audit.findings import conclude
 from refusalkit.audit.folder import AuditFolder
 from refusalkit.audit.judging import judge_digest, judge_name
-from refusalkit.audit.preflight import check_model, check_out, check_template
+from refusalkit.audit.preflight import check_model, check_out, check_skip, check_template
 from refusalkit.audit.prompts import audit_prompts, is_organism
 from refusalkit.audit.settings import Settings
 
@@ -50,6 +51,8 @@ def audit(
     judge: Judge = rules,
     settings: Settings | None = None,
     load_options: dict[str, Any] | None = None,
+    skip: Sequence[str] = (),
+    export: bool = False,
     force: bool = False,
     progress: bool = False,
 ) -> dict[str, Any]:
@@ -67,6 +70,10 @@ def audit(
         judge: Any callable `(prompt, answer) -> Verdict`.
         settings: Sizes, thresholds, seed.
         load_options: Passed to `interp.load`.
+        skip: Sections to leave out: `"knows"`, `"guard"`, `"thinking"` (with its heads), `"plans"`. What is computed
+            of the others is the same; the same call without it fills in what is missing.
+        export: Write the vector in every format, too, a copy of the model with it among them, to `exports`, and prove
+            each file.
         force: Start over.
         progress: Show progress bars.
 
@@ -80,6 +87,7 @@ def audit(
     name = str(model) if isinstance(model, str | Path) else model.name
     if isinstance(model, str | Path):
         check_model(name)
+    check_skip(skip)
     check_template(options.get("chat_template"))
     check_out(out)
     prompts = audit_prompts(name, harmful, harmless, settings)
@@ -98,7 +106,7 @@ def audit(
         answers = answer_all(loaded, prompts, judge, folder, settings.max_new_tokens, progress)
         others = other_forms(loaded, prompts, settings.max_new_tokens, settings.seed)
         forms = answer_all(loaded, others, judge, folder, settings.max_new_tokens, progress, "forms")
-        sections = Stages(loaded, prompts, answers, forms, judge, settings, folder, progress).compute()
+        sections = Stages(loaded, prompts, answers, forms, judge, settings, folder, progress, skip, export).compute()
         if folder.kept:
             note(f"kept from an earlier run: {', '.join(folder.kept)}", progress)
         headline, findings = conclude(Path(name).name if Path(name).is_dir() else name, sections)
@@ -117,6 +125,7 @@ def audit(
                     "splits": {s: len(prompts.filter(split=s)) for s in ("train", "val", "test")},
                 },
                 "settings": settings.to_json(),
+                **({"skipped": list(skip)} if skip else {}),
                 "judge": judged_by["name"],
                 "judge_source": judged_by["source"],
                 "seconds": folder.seconds(),

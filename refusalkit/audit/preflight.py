@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from interp.errors import ModelError, RefusalkitError
 from interp.model.names import model_folder, organism_variant
 from refusalkit.audit.folder import check_free
+from refusalkit.audit.settings import OPTIONAL
 
 
 def check_model(name: str) -> None:
@@ -18,6 +20,12 @@ def check_model(name: str) -> None:
     """
     if organism_variant(name) is None:
         model_folder(name)
+
+
+def check_skip(names: Sequence[str]) -> None:
+    """Whether these are sections that an audit can do without."""
+    if unknown := [name for name in names if name not in OPTIONAL]:
+        raise RefusalkitError(f"there is no section {unknown[0]!r} to skip; known: {', '.join(OPTIONAL)}")
 
 
 def check_template(file: str | Path | None) -> None:

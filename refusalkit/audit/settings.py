@@ -8,6 +8,9 @@ from typing import Any
 
 from interp.errors import RefusalkitError
 
+OPTIONAL = ("knows", "guard", "thinking", "plans")
+"""Sections that an audit can do without."""
+
 
 @dataclass(frozen=True)
 class Settings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,13 @@ from probes.causal import CausalCheck, causal_check
 from probes.harm import harm_direction, reads_harm
 from probes.readout import separation
 from probes.refusal import CONTRASTS, MIN_SIDE, find_direction, held_out, sides_of
+from refusalkit.audit.exports import exports_kept, exports_section
 from refusalkit.audit.findings import harm_explains, refuses
 from refusalkit.audit.folder import AuditFolder
 from refusalkit.audit.guarded import guard_kept, guard_section
 from refusalkit.audit.kept import load_candidates, save_candidates
 from refusalkit.audit.knows import knows_section
+from refusalkit.audit.plans import plans_section
 from refusalkit.audit.sections import behaviour_section, causal_section, direction_section, separation_section
 from refusalkit.audit.settings import Settings
 from refusalkit.audit.suppresses import heads_section
@@ -66,16 +69,19 @@ class Stages:
         settings: Settings,
         folder: AuditFolder,
         progress: bool,
+        skip: Collection[str] = (),
+        export: bool = False,
     ) -> None:
         self.model, self.prompts, self.answers, self.forms, self.judge = model, prompts, answers, forms, judge
         self.settings, self.folder, self.progress = settings, folder, progress
+        self.skip, self.export = skip, export
 
     def compute(self) -> dict[str, Any]:
-        """The sections of the audit; one that does not apply is `None`."""
+        """The sections of the audit; one that does not apply, or is skipped, is `None`."""
         found: dict[str, Any] = {
             "behaviour": behaviour_section(self.answers, self.settings.max_new_tokens),
             "direction": None, "causal": None, "harm": None, "knows": None, "guard": None,
-            "thinking": None, "heads": None,
+            "thinking": None, "heads": None, "plans": None,
         }  # fmt: skip
         explained = harm_explains(found["behaviour"])
         if refuses(found["behaviour"]):
@@ -83,7 +89,7 @@ class Stages:
             found["direction"] = self.folder.stage("direction", lambda: self._direction(contrast), self._vector_kept)
             if found["direction"]["found"]:
                 found["causal"] = self.folder.stage("causal", lambda: self._causal(found["direction"]))
-                if explained:
+                if explained and "knows" not in self.skip:
                     found["knows"] = self.folder.stage(
                         "knows", lambda: knows_section(self.model, self.answers, self.forms, self.prompts,
                                                        self.settings, judge=self.judge),
@@ -96,10 +102,25 @@ class Stages:
         )
         if found["separation"]["readable"] and not (found["direction"] and explained):
             found["harm"] = self.folder.stage("harm", self._harm)
-        found["guard"] = self.folder.stage("guard", self._guard, lambda kept: guard_kept(kept, self.folder.path))
-        found["thinking"] = thinking = self.folder.stage("thinking", self._thinking)
-        if thinking["followed"] and thinking["found"]:
-            found["heads"] = self.folder.stage("heads", lambda: self._heads(thinking["max_thought_tokens"]))
+        if "guard" not in self.skip:
+            found["guard"] = self.folder.stage("guard", self._guard, lambda kept: guard_kept(kept, self.folder.path))
+        followed = False
+        if "thinking" not in self.skip:
+            found["thinking"] = thinking = self.folder.stage("thinking", self._thinking)
+            followed = thinking["followed"]
+            if followed and thinking["found"]:
+                found["heads"] = self.folder.stage("heads", lambda: self._heads(thinking["max_thought_tokens"]))
+        if "plans" not in self.skip:
+            # Of an earlier run that left the thinking out, it lacks what is read along the thought.
+            found["plans"] = self.folder.stage(
+                "plans", lambda: self._plans(followed), lambda kept: kept["thought"] == followed
+            )
+        if self.export:
+            found["exports"] = None
+            if found["direction"] and found["direction"]["found"]:
+                found["exports"] = self.folder.stage(
+                    "exports", self._exports, lambda kept: exports_kept(kept, self.folder.path)
+                )
         return found
 
     def _direction(self, contrast: str) -> dict[str, Any]:
@@ -178,6 +199,15 @@ class Stages:
         return heads_section(
             self.model, self.prompts, self.settings, max_new_tokens, judge=self.judge, progress=self.progress
         )
+
+    def _exports(self) -> dict[str, Any]:
+        return exports_section(self.model, SteeringVector.load(self._vector), self.folder.path)
+
+    def _plans(self, thought: bool) -> dict[str, Any]:
+        return plans_section(
+            self.model, self.prompts, self.answers, self.settings, self.folder.work, thought=thought, judge=self.judge,
+            progress=self.progress,
+        )  # fmt: skip
 
     def _check(self, found: Candidates, direction: Direction, contrast: str) -> CausalCheck:
         s = self.settings

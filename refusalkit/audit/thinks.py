@@ -102,6 +102,21 @@ def thinking_section(
     return section
 
 
+def thoughts_of(
+    model: Model, prompts: PromptSet, settings: Settings, work: Path, progress: bool
+) -> tuple[Model, Traces]:
+    """The model in thinking mode and the thoughts that the section follows, read back from `work`.
+
+    Raises:
+        PromptError: When the model does not think.
+    """
+    thinking, reason = thinking_model(model, settings)
+    if thinking is None:
+        raise PromptError(reason)
+    room = _room(thinking, prompts, settings.max_thought_tokens)
+    return thinking, _thoughts(thinking, _chosen(prompts), room, work / THOUGHTS, progress)
+
+
 def _chosen(prompts: PromptSet) -> PromptSet:
     parts = ((prompts.train + prompts.val, _MOST["train"]), (prompts.test, _MOST["test"]))
     kept = [p for part, n in parts for label in (HARMFUL, HARMLESS) for p in part.filter(label=label)[:n]]

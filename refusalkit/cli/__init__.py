@@ -45,7 +45,9 @@ _WORDS = {
     "append=True": "--append", "attn_implementation='eager'": "--attn-implementation eager",
     "dtype='float32'": "--dtype float32", "allow_other_model=True": "--allow-other-model",
     "give your own controls=, or none with n_random=0": "take none: --n-random 0",
-    "nearest=True": "--nearest", "(steering.lora)": "(--lora)", "device='cpu'": "--device cpu",
+    "nearest=True": "--nearest", "give model=": "give --model",
+    "dataclasses.replace(vector, positions=('all',), phase='both')": "--everywhere",
+    "(steering.lora)": "(--lora)", "device='cpu'": "--device cpu",
     "as positive=": "with --positive", "give cv= to make": "give --cv to make",
     "give labels=, or use prompts that are labelled": (
         "give --harmful and --harmless, a file with labels, or a store captured from one"

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from typer.models import CommandInfo
 
-from refusalkit.cli import activations, bake, cliff, evaluate, guard, heads, plan, probe, repair, serve, vector
+from refusalkit.cli import activations, bake, cliff, evaluate, export, guard, heads, plan, probe, repair, serve, vector
 from refusalkit.cli import options as opt
 from refusalkit.cli.quiet import hush
 
@@ -42,6 +42,7 @@ app.command("eval")(evaluate.evaluate)
 app.command()(cliff.cliff)
 app.command()(heads.heads)
 app.command()(bake.bake)
+app.command()(export.export)
 app.command()(repair.repair)
 app.command()(plan.plan)
 
@@ -61,6 +62,12 @@ def audit(
         int, typer.Option(help="Longest thought and answer of a model that thinks; 0 leaves its thinking out.", min=0)
     ] = 1024,
     n_random: Annotated[int, typer.Option(help="Random directions as control.", min=8)] = 8,
+    skip: Annotated[
+        str | None, typer.Option(help="Sections to leave out, with commas: knows, guard, thinking, plans.")
+    ] = None,
+    export: Annotated[
+        bool, typer.Option("--export", help="Write the vector in every format too, and a copy of the model with it.")
+    ] = False,
     max_kl: Annotated[float, typer.Option(help="Most KL on harmless prompts for a candidate.", min=0)] = 0.1,
     seed: Annotated[int, typer.Option(help="For splits, draws and random directions.", min=0, max=opt.MAX_SEED)] = 0,
     device: opt.Device = None,
@@ -86,12 +93,16 @@ def audit(
         "chat_template": chat_template, "trust_remote_code": trust_remote_code,
     }  # fmt: skip
     result = run(
-        model, out, harmful=harmful, harmless=harmless, settings=settings, load_options=load, force=force,
-        progress=not quiet,
+        model, out, harmful=harmful, harmless=harmless, settings=settings, load_options=load,
+        skip=[] if skip is None else activations.parse_names(skip), export=export,
+        force=force, progress=not quiet,
     )  # fmt: skip
     typer.echo(result["headline"])
     for finding in result["findings"]:
         typer.echo(f"  [{finding['kind']}] {finding['claim']}")
+    for row in (result["sections"].get("exports") or {}).get("rows", ()):
+        typer.echo(f"for {row['client']}: {out / row['file'] if row['file'] else 'not written'}"
+                   + (f" ({row['reason']})" if row["reason"] else ", proved"))  # fmt: skip
     typer.echo(f"report: {out / 'report.html'}")
 
 

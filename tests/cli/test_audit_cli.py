@@ -274,3 +274,27 @@ def test_an_answer_may_hold_line_separators(
     answers.write_text(first.replace('"text": "', '"text": "a\u2028b\u0085c') + "\n" + rest, encoding="utf-8")
     assert refusalkit("audit", llama, *files, *QUICK, "--out", copy).code == 0
     assert counted == []
+
+
+def test_a_finished_audit_writes_every_format_when_asked_and_computes_nothing_else_again(
+    organism: Path, tmp_path: Path, counted: list[int]
+) -> None:
+    out = Path(shutil.copytree(organism, tmp_path / "audit"))
+    before = json.loads((out / "audit.json").read_text())["sections"]
+    ended = refusalkit("audit", "organism:chat", *SMALL, "--quiet", "--export", "--out", out)
+    assert ended.code == 0, ended.err
+    sections = json.loads((out / "audit.json").read_text())["sections"]
+    assert {name: sections[name] for name in before} == before
+    assert {"llama-cpp.gguf", "model", "adapter"} <= {file.name for file in (out / "exports").iterdir()}
+    assert all(row["file"] and not row["reason"] for row in sections["exports"]["rows"])
+    assert "For other programs" in (out / "report.html").read_text() and ", proved" in ended.out
+    asked = len(counted)
+    assert refusalkit("audit", "organism:chat", *SMALL, "--quiet", "--export", "--out", out).code == 0
+    assert len(counted) == asked
+
+
+def test_where_nothing_is_found_there_is_nothing_to_export(copy: Path, llama: Path, files: tuple[str, ...]) -> None:
+    assert refusalkit("audit", llama, *files, *QUICK, "--export", "--out", copy).code == 0
+    assert json.loads((copy / "audit.json").read_text())["sections"]["exports"] is None
+    assert "there is no direction to export" in (copy / "report.html").read_text()
+    assert not (copy / "exports").exists()

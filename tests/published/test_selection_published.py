@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
+import steering
 from probes import select_direction
 
 DATA = Path(os.environ.get("REFUSALKIT_PUBLISHED_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")
@@ -69,3 +70,13 @@ def test_the_published_direction_is_the_difference_in_means_at_the_chosen_place(
     assert found.chosen is not None
     assert means.shape == (5, 18, 2048)
     torch.testing.assert_close(means[found.chosen["position"], found.chosen["layer"]], direction, rtol=0, atol=0)
+
+
+def test_the_published_direction_is_imported_as_their_own_reader_reads_it() -> None:
+    folder = RUNS / "gemma-2b-it"
+    found = steering.import_vector(folder)
+    theirs = torch.load(folder / "direction.pt", weights_only=True, map_location="cpu")
+    assert (found.site, found.layers, found.provenance["position"]) == ("resid_pre", (10,), -2)
+    assert torch.equal(found.vectors[10], theirs.float())
+    means = steering.import_vector(folder / "generate_directions" / "mean_diffs.pt")
+    assert torch.equal(means.vectors[10], found.vectors[10])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import struct
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from interp import Direction, edits
 from interp.errors import DirectionError, EditError, FormatError, RefusalkitError
+from interp.tensorfile import digest_of
 from steering import SteeringVector
 from steering.vector import FORMAT, METADATA
 from tests.helpers.slow import PROMPTS, lively
@@ -266,8 +268,13 @@ ABOUT: dict[str, Any] = {
 
 
 def write(path: Path, about: Any, tensors: dict[str, Tensor] | None = None, key: str = METADATA) -> Path:
+    """A file as somebody would make it who knows how the digest is made."""
+    tensors = {"layer.1": noise(1)} if tensors is None else tensors
+    if isinstance(about, dict) and about.get("format") == FORMAT:
+        with contextlib.suppress(FormatError):
+            about = about | {"digest": digest_of(METADATA, about, tensors)}
     text = about if isinstance(about, str) else json.dumps(about)
-    path.write_bytes(save({"layer.1": noise(1)} if tensors is None else tensors, metadata={key: text}))
+    path.write_bytes(save(tensors, metadata={key: text}))
     return path
 
 
@@ -275,6 +282,20 @@ def test_the_file_made_by_hand_is_a_good_one(tmp_path: Path) -> None:
     assert SteeringVector.load(write(tmp_path / "v", ABOUT)).layers == (1,)
     half = write(tmp_path / "h", ABOUT, {"layer.1": noise(1).half()})
     assert SteeringVector.load(half).vectors[1].dtype == torch.float32
+    old = ABOUT | {"format": "refusalkit/steering-vector/1"}
+    assert SteeringVector.load(write(tmp_path / "old", old)).layers == (1,), "files from before there was a digest"
+    with pytest.raises(FormatError, match="digest"):
+        SteeringVector.load(write(tmp_path / "v", old | {"digest": "0" * 64}))
+
+
+def test_an_edit_that_leaves_a_good_file_is_noticed_by_the_digest(tmp_path: Path) -> None:
+    path = vector(provenance={"who": "me", "by layer": {2: 0.5, 10: 1}}).save(tmp_path / "v")
+    whole = path.read_bytes()
+    assert SteeringVector.load(path).provenance["by layer"] == {"2": 0.5, "10": 1}
+    for old, new in ((b"who", b"why"), (b"1.5", b"2.5"), (b"resid_pre", b"resid_mid"), (whole[-4:], b"abcd")):
+        path.write_bytes(whole.replace(old, new))
+        with pytest.raises(FormatError, match="digest"):
+            SteeringVector.load(path)
 
 
 def test_what_is_no_vector_file_is_an_error_that_names_the_file(tmp_path: Path) -> None:
@@ -300,7 +321,7 @@ def test_what_is_no_vector_file_is_an_error_that_names_the_file(tmp_path: Path) 
         "", "nonsense", "null", "[]", "3", '"text"', "[" * 100_000, "{}", '{"format": ' + "9" * 5000 + "}",
         *({k: v for k, v in ABOUT.items() if k != gone} for gone in ABOUT),
         *(ABOUT | change for change in (
-            {"format": "refusalkit/steering-vector/2"}, {"format": None}, {"format": []},
+            {"format": "refusalkit/steering-vector/3"}, {"format": None}, {"format": []},
             {"site": "nowhere"}, {"site": 3}, {"site": None}, {"site": ["resid_pre"]},
             {"coefficient": "1"}, {"coefficient": None}, {"coefficient": True}, {"coefficient": [1]},
             {"coefficient": 10**400}, {"coefficient": float("nan")}, {"coefficient": float("inf")},

@@ -1,0 +1,1 @@
+"""A vector in other people's tools: plain transformers, TransformerLens, nnsight."""

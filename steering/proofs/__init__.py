@@ -1,0 +1,1 @@
+"""Proof that an exported file does elsewhere what the vector does here."""
