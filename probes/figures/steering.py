@@ -106,8 +106,8 @@ def dose_response(found: _Calibration) -> Any:
         figure.layout[f"yaxis{n}"] = {"fixedrange": True}
     figure.layout[last].update(title={"text": "strength"})
     figure.layout["yaxis"].update(range=[-0.03, 1.03])
-    figure.layout["yaxis2"].update(type="log")
-    figure.layout["yaxis3"].update(type="log")
+    for axis in ("yaxis2", "yaxis3"):
+        figure.layout[axis].update(type="log", exponentformat="none")  # else 0.0001 is written as 100 millionths
     figure.layout["yaxis4"].update(rangemode="tozero")
     figure.update_layout(legend=legend_above())
     stacked = _stacked(len(panels))
