@@ -154,7 +154,7 @@ def generate(
             advance(len(rows))
     session.check_touched()
     return Generations(
-        [_completion(model, e, ids, stopped.get(i)) for i, (e, ids) in enumerate(zip(encoded, written, strict=True))]
+        [completion_of(model, e, ids, stopped.get(i)) for i, (e, ids) in enumerate(zip(encoded, written, strict=True))]
     )
 
 
@@ -231,7 +231,8 @@ def _choose(logits: Tensor, draw: Tensor | None, temperature: float, top_p: floa
     return order.gather(-1, place)[:, 0]
 
 
-def _completion(model: Model, encoded: Encoded, ids: list[int], stopped: str | None = None) -> Completion:
+def completion_of(model: Model, encoded: Encoded, ids: Sequence[int], stopped: str | None = None) -> Completion:
+    """What tokens that were written after a prompt say, be they all or only the first of them."""
     finished = bool(ids) and ids[-1] in model.chat.end_ids
     body = ids[:-1] if finished else ids
     # By id and not by text: an answer may well spell a special token's name.

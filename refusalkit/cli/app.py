@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from typer.models import CommandInfo
 
-from refusalkit.cli import activations, bake, cliff, evaluate, guard, heads, plan, probe, repair, serve, vector
+from refusalkit.cli import activations, bake, cliff, evaluate, guard, heads, plan, probe, repair, serve, steer, vector
 from refusalkit.cli import options as opt
 from refusalkit.cli.quiet import hush
 
@@ -44,6 +44,7 @@ app.command()(heads.heads)
 app.command()(bake.bake)
 app.command()(repair.repair)
 app.command()(plan.plan)
+app.command()(steer.steer)
 
 
 @app.command()
