@@ -30,9 +30,9 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def start(given: Path, out: Path) -> subprocess.Popen[str]:
     command = [
-        sys.executable, "-c", CODE, "steer", "organism:chat", "--vector", str(given / "v.safetensors"), "--split", "val",
-        "--strength", "0.5,1", "--prompts", str(given / "asked.jsonl"), "--out", str(out), "--max-new-tokens", "12",
-        "--quiet",
+        sys.executable, "-c", CODE, "steer", "organism:chat", "--vector", str(given / "v.safetensors"),
+        "--split", "val", "--strength", "0.5,1", "--max-new-tokens", "12", "--quiet",
+        "--prompts", str(given / "asked.jsonl"), "--out", str(out),
     ]  # fmt: skip
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
