@@ -37,6 +37,8 @@ _RESUMED = {"audit", "capture", "cliff", "organism", "plan", "repair", "steer", 
 
 def _interrupted() -> SystemExit:
     asked = {" ".join(sys.argv[1:2]), " ".join(sys.argv[1:3])}
+    if not any(a.startswith("--prompts") for a in sys.argv):
+        asked -= {"steer"}  # a chat, of which nothing is kept
     kept = "; what is finished is kept, the same command goes on from there" if _RESUMED & asked else ""
     sys.stderr.write(f"\nrefusalkit: interrupted{kept}\n")
     return SystemExit(_INTERRUPTED)
