@@ -41,6 +41,9 @@ def measure(quick: bool) -> dict[str, Any]:
         changed = sum(a != b for a, b in zip(written["addition at every layer"], written[floor], strict=True))
         notes[f"{name}: answers that addition at every layer changes"] = f"{changed} of {len(written[floor])}"
         for arm in written:
+            if arm.startswith(tuple(PEERS)):
+                equal = written[arm] == written["addition at every layer"]
+                notes[f"{name}: {arm} writes what ours does"] = equal
             if sum(map(len, written[arm])) != len(written[arm]) * tokens:
                 notes[f"{name}: {arm}"] = f"wrote {sum(map(len, written[arm]))} tokens, so its time does not compare"
     return {"rows": rows, "target": target, **notes}
@@ -108,6 +111,9 @@ class _Subject:
         """It replaces layers in place: on a model of its own."""
         import copy
 
+        import numpy as np
+
+        np.__dict__.setdefault("float_", np.float64)  # repeng 0.4 was written for numpy 1, for this one name
         from repeng import ControlModel, ControlVector  # pyright: ignore[reportMissingImports]
 
         hf = copy.deepcopy(self.model.hf)

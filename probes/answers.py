@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from interp.model.session import Edit
 from interp.stats import Rate, newcombe
 from interp.text.judge import Verdict, judge
 from interp.text.prompts import PromptSet
+from probes.answers_kept import answer_onto
 
 Judge = Callable[[str, str], Verdict]
 
@@ -86,6 +88,8 @@ def behaviour(
     judge: Judge = judge,
     max_new_tokens: int = 64,
     edits: Sequence[Edit] = (),
+    out: Path | None = None,
+    edited_by: Mapping[str, Any] | None = None,
     progress: bool = False,
 ) -> Behaviour:
     """Generate greedily and judge every answer.
@@ -96,8 +100,18 @@ def behaviour(
         judge: Any callable `(prompt, answer) -> Verdict`.
         max_new_tokens: Longest answer.
         edits: Changes to the forward passes.
+        out: A JSON-lines file to keep answers in as they are written; the same call goes on where it was cut short,
+            and judges anew.
+        edited_by: What the edits are, for that file: see `probes.answers_kept.answer_onto`.
         progress: Show a progress bar.
+
+    Raises:
+        PromptError: When the file holds other answers.
     """
-    written = model.generate(prompts, max_new_tokens=max_new_tokens, edits=edits, progress=progress)
+    options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "progress": progress}
+    if out is None:
+        written = model.generate(prompts, edits=edits, **options)
+    else:
+        written = answer_onto(model, prompts, out, edits, edited_by, **options)
     verdicts = tuple(judge(c.prompt.text, c.answer) for c in written)
     return Behaviour(prompts, tuple(written), verdicts)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from interp.errors import DirectionError, PromptError
@@ -15,6 +17,7 @@ from interp.text.judge import judge
 from interp.text.prompts import HARMFUL, HARMLESS, PromptSet
 from probes.answers import Judge, behaviour
 from steering.doses import Dose, doses, stream_norms
+from steering.kept_doses import KeptDoses, vector_digest
 from steering.vector import SteeringVector
 
 STRENGTHS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
@@ -114,6 +117,7 @@ def calibrate(
     n_random: int = 1,
     judge: Judge = judge,
     max_new_tokens: int = 32,
+    folder: str | os.PathLike[str] | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> Calibration:
@@ -140,22 +144,28 @@ def calibrate(
         n_random: Random vectors of the same norms, at every strength.
         judge: Any callable `(prompt, answer) -> Verdict`.
         max_new_tokens: Longest answer.
+        folder: Keep answers and doses there as they are measured. The same call goes on where it was cut short, to the
+            same result, and another target or other strengths measure only what is not there yet. A folder of another
+            vector, model, prompt set or setting is refused.
         seed: For random vectors and bootstrap.
         progress: Show a progress bar.
 
     Raises:
         DirectionError: Unless one target is given, in its range; for strengths that are none.
         PromptError: When the prompts lack those that the target is about.
+        FormatError: When the folder holds something else.
     """
     used = prompts.val if any(p.split for p in prompts) else prompts
     grid = sorted(set(map(float, strengths)))
     _check(target_kl, refusal_rate, on, grid, used)
-    plain = behaviour(model, used, judge=judge, max_new_tokens=max_new_tokens)
+    kept = None if folder is None else KeptDoses(Path(folder), _key(model, vector, used, max_new_tokens, seed))
+    out, edited_by = (None, None) if kept is None else kept.answers("plain", 0.0)
+    plain = behaviour(model, used, judge=judge, max_new_tokens=max_new_tokens, out=out, edited_by=edited_by)
     controls = [vector.random_like(seed * 1000 + i) for i in range(n_random)]
     norms = stream_norms(model, [p for p in used if p.label == HARMLESS] or used, vector.site, vector.layers)
 
     def measured(arms: Sequence[tuple[str, float, Sequence[Any]]]) -> list[Dose]:
-        return doses(model, used, arms, plain, judge=judge, max_new_tokens=max_new_tokens, seed=seed)
+        return doses(model, used, arms, plain, judge=judge, max_new_tokens=max_new_tokens, seed=seed, kept=kept)
 
     found = measured([("plain", 0.0, [])])
     met = _target(target_kl, refusal_rate, on, found[0])
@@ -190,6 +200,14 @@ def calibrate(
             stacklevel=2,
         )
     return made
+
+
+def _key(model: Model, vector: SteeringVector, used: PromptSet, max_new_tokens: int, seed: int) -> dict[str, Any]:
+    """What decides a dose; which doses are measured, and to what end, does not."""
+    return {
+        **model.provenance(), "vector": vector_digest(vector), "prompts": used.digest,
+        "max_new_tokens": max_new_tokens, "seed": seed,
+    }  # fmt: skip
 
 
 def _check(

@@ -17,6 +17,7 @@ from interp.stats import Rate
 from interp.text.prompts import HARMFUL, HARMLESS, PromptSet
 from probes.answers import Behaviour, Judge, behaviour
 from probes.price import price
+from steering.kept_doses import Cost, KeptDoses
 
 Interval = tuple[float, float, float]
 _GRAM = 4
@@ -65,6 +66,7 @@ def doses(
     judge: Judge,
     max_new_tokens: int,
     seed: int,
+    kept: KeptDoses | None = None,
     progress: bool = False,
 ) -> list[Dose]:
     """Measure arms, given as name, strength and edits; those without edits are the plain model.
@@ -77,29 +79,41 @@ def doses(
         judge: Any callable `(prompt, answer) -> Verdict`.
         max_new_tokens: Longest answer.
         seed: For the bootstrap.
+        kept: Where answers and costs are kept, and what was measured is read from.
         progress: Show progress bars.
     """
-    there = {p.id: c for p, c in zip(plain.prompts, plain.completions, strict=True)}
-    harmless = [p for p in prompts if p.label == HARMLESS]
-    named = {str(i): edits for i, (_, _, edits) in enumerate(arms) if edits}
-    prices = {p.arm: p for p in price(model, harmless, named, written=there, seed=seed)} if harmless else {}
+    costs = kept.costs(arms) if kept is not None else None
+    if costs is None:
+        costs = _costs(model, prompts, arms, plain, seed)
+        if kept is not None:
+            kept.keep(arms, costs)
+    nothing = (math.nan, math.nan, math.nan)
     found: list[Dose] = []
-    for i, (arm, strength, edits) in enumerate(arms):
+    for arm, strength, edits in arms:
         told = plain
         if edits:
+            out, edited_by = (None, None) if kept is None else kept.answers(arm, strength)
             told = behaviour(
-                model, prompts, judge=judge, max_new_tokens=max_new_tokens, edits=edits, progress=progress
+                model, prompts, judge=judge, max_new_tokens=max_new_tokens, edits=edits, out=out, edited_by=edited_by,
+                progress=progress,
             )  # fmt: skip
-        cost = prices.get(str(i) if edits else "plain")
-        nothing = (math.nan, math.nan, math.nan)
+        kl, perplexity = costs.get(arm, (nothing, nothing))
         refused = {label: told.rate(label=label) for label in (HARMFUL, HARMLESS) if any(told.where(label=label))}
-        found.append(
-            Dose(
-                arm, strength, refused, cost.mean_kl if cost else nothing, cost.perplexity_ratio if cost else nothing,
-                repetition(told.completions),
-            )
-        )  # fmt: skip
+        found.append(Dose(arm, strength, refused, kl, perplexity, repetition(told.completions)))
     return found
+
+
+def _costs(
+    model: Model, prompts: PromptSet, arms: Sequence[tuple[str, float, Sequence[Edit]]], plain: Behaviour, seed: int
+) -> dict[str, Cost]:
+    """KL and perplexity of each arm along the plain model's answers to harmless prompts; empty without such."""
+    harmless = [p for p in prompts if p.label == HARMLESS]
+    if not harmless:
+        return {}
+    there = {p.id: c for p, c in zip(plain.prompts, plain.completions, strict=True)}
+    named = {arm: edits for arm, _, edits in arms if edits}
+    prices = {p.arm: p for p in price(model, harmless, named, written=there, seed=seed)}
+    return {arm: (prices[arm].mean_kl, prices[arm].perplexity_ratio) for arm, _, _ in arms}
 
 
 def repetition(completions: Sequence[Completion]) -> float:

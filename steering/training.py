@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,9 +20,12 @@ from interp.model.forced import teacher_forced, with_answer
 from interp.model.model import Model
 from interp.model.sites import check_layers
 from interp.progress import progress_bar
+from interp.provenance import digest_json
 from interp.stats_change import mean_interval
 from interp.text.chat import Encoded, PromptLike, Trace
+from probes.answers_kept import answer_onto
 from steering.doses import stream_norms
+from steering.training_kept import ANSWERS, TrainingState
 from steering.vector import SteeringVector
 
 Interval = tuple[float, float, float]
@@ -97,6 +102,7 @@ def train_vector(
     max_new_tokens: int = 32,
     start: SteeringVector | None = None,
     positions: str | int | Sequence[str | int] = "all",
+    folder: str | os.PathLike[str] | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> TrainedVector:
@@ -109,7 +115,7 @@ def train_vector(
     Cohan (2025, 2502.18862).
 
     Prompts with a split "train" are trained on and the others held out; where none has a split, a quarter is held out,
-    whole groups at a time. It takes seconds to minutes and keeps nothing on disk.
+    whole groups at a time.
 
     Args:
         model: The model, behind the plain backend.
@@ -125,6 +131,8 @@ def train_vector(
         max_new_tokens: Longest answer to a harmless prompt.
         start: Begin with this vector's layer; by default with a small random one.
         positions: Tokens it acts on; with `"all"`, the answer's too.
+        folder: Keep the plain model's answers and every step there. The same call goes on where it was cut short, to
+            the same result. A folder of another training is refused.
         seed: For the start, the order, the held-out groups and the random control.
         progress: Show a progress bar.
 
@@ -132,6 +140,7 @@ def train_vector(
         PromptError: For too few prompts, or wanted answers that are empty.
         ModelError: For a backend without gradients.
         DirectionError: When `start` lacks the layer, or a setting is out of range.
+        FormatError: When the folder holds another training, or is damaged.
     """
     (at,) = check_layers(layer, model.n_layers)
     if model.backend.name != "hooks":
@@ -141,11 +150,10 @@ def train_vector(
     targets = model.encode(list(wanted))
     if empty := [e for e in targets if len(e) <= e.n_prompt]:
         raise PromptError(f"a wanted answer is missing: {empty[0].prompt.text[:60]!r}; give Traces with answers")
-    asked = model.encode(list(harmless))
-    kept = [
-        with_answer(e, c.ids)
-        for e, c in zip(asked, model.generate(asked, max_new_tokens=max_new_tokens, progress=progress), strict=True)
-    ]
+    asked, keep = model.encode(list(harmless)), None if folder is None else Path(folder)
+    file = None if keep is None else keep / ANSWERS
+    answered = answer_onto(model, asked, file, max_new_tokens=max_new_tokens, progress=progress)
+    kept = [with_answer(e, c.ids) for e, c in zip(asked, answered, strict=True)]
     fit, check = _parts(targets, seed, "wanted answers")
     fit_kept, check_kept = _parts(kept, seed, "harmless prompts")
     norms = stream_norms(model, fit_kept, site, (at,))
@@ -154,12 +162,23 @@ def train_vector(
     names, phase = checked_where(positions, None)
     edit = Add(names, phase, learned, 1.0, site, (at,))
     adam = torch.optim.Adam([learned], lr=rate * ceiling / len(learned) ** 0.5)
-    history: list[dict[str, float]] = []
-    leash, rng = 1.0, np.random.default_rng(seed)
+    provenance = {
+        **model.provenance(), "method": "trained", "max_kl": max_kl, "max_norm": ceiling, "steps": steps, "rate": rate,
+        "batch": batch, "seed": seed, "n": {"wanted": len(fit), "harmless": len(fit_kept)},
+    }  # fmt: skip
+    texts = digest_json([[list(e.ids) for e in part] for part in (fit, fit_kept)])
+    state = TrainingState(keep, {**provenance, "at": [site, at, repr(names), phase], "texts": texts,
+                                 "start": digest_json(learned.tolist())})  # fmt: skip
+    history, leash = state.resume(learned, adam)
+    rng = np.random.default_rng(seed)
     with progress_bar("training", steps, progress) as advance:
-        for _ in range(steps):
-            nll = -_likelihood(model, _drawn(fit, batch, rng), edit).mean()
-            kl = _divergence(model, _drawn(fit_kept, batch, rng), edit).mean()
+        advance(len(history))
+        for step in range(steps):
+            drawn, drawn_kept = _drawn(fit, batch, rng), _drawn(fit_kept, batch, rng)
+            if step < len(history):
+                continue  # but the draws go on as they were
+            nll = -_likelihood(model, drawn, edit).mean()
+            kl = _divergence(model, drawn_kept, edit).mean()
             (gradient,) = torch.autograd.grad(nll + leash * kl, learned)
             learned.grad = gradient
             adam.step()
@@ -168,16 +187,14 @@ def train_vector(
             loss, far, norm = (float(x.detach()) for x in (nll, kl, learned.norm()))
             history.append({"nll": loss, "kl": far, "leash": leash, "norm": norm})
             leash = min(max(leash + far / max_kl - 1.0, 0.0), 1e4)
+            state.keep(learned, adam, history, leash)
             advance(1)
-    provenance = {
-        **model.provenance(), "method": "trained", "max_kl": max_kl, "max_norm": ceiling, "steps": steps, "rate": rate,
-        "batch": batch, "seed": seed, "n": {"wanted": len(fit), "harmless": len(fit_kept)},
-    }  # fmt: skip
     made = SteeringVector({at: learned.detach()}, site, positions=names, phase=phase, provenance=provenance)
     arms: dict[str, Any] = {"plain": (), "trained": made.edits(), "random": made.random_like(seed).edits()}
     import pandas as pd
 
-    return TrainedVector(made, pd.DataFrame(history), _held_out(model, check, check_kept, arms, seed), max_kl)
+    lines = pd.DataFrame(history, columns=["nll", "kl", "leash", "norm"])  # a history that was kept is sorted by name
+    return TrainedVector(made, lines, _held_out(model, check, check_kept, arms, seed), max_kl)
 
 
 def _start(given: SteeringVector | None, layer: int, width: int, ceiling: float, seed: int) -> Tensor:

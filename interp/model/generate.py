@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +95,7 @@ def generate(
     batch_size: int = 64,
     token_budget: int = 16384,
     observer: Observer | None = None,
+    each: Callable[[int, int], None] | None = None,
     progress: bool = False,
 ) -> Generations:
     """Let a model answer prompts.
@@ -114,6 +115,8 @@ def generate(
         token_budget: Most padded tokens, prompt and answer, in a batch.
         observer: Is shown activations of the newest tokens, after the edits, and may stop rows; see
             `interp.model.observe`. A row it stops keeps what was written until then.
+        each: Called with a prompt's index and the token it was just given, token by token: for showing text as it is
+            written.
         progress: Show a progress bar.
 
     Raises:
@@ -146,12 +149,12 @@ def generate(
     with session, progress_bar("generating", len(encoded), progress) as advance:
         for rows in batches:
             stopped |= _decode(
-                model, session, watch, encoded, rows, written, max_new_tokens, ends, draws, temperature, top_p
+                model, session, watch, each, encoded, rows, written, max_new_tokens, ends, draws, temperature, top_p
             )
             advance(len(rows))
     session.check_touched()
     return Generations(
-        [_completion(model, e, ids, stopped.get(i)) for i, (e, ids) in enumerate(zip(encoded, written, strict=True))]
+        [completion_of(model, e, ids, stopped.get(i)) for i, (e, ids) in enumerate(zip(encoded, written, strict=True))]
     )
 
 
@@ -159,6 +162,7 @@ def _decode(
     model: Model,
     session: ReadSession,
     watch: Watch | None,
+    each: Callable[[int, int], None] | None,
     encoded: Sequence[Encoded],
     rows: list[int],
     written: list[list[int]],
@@ -191,6 +195,8 @@ def _decode(
             for row, token in zip(batch.rows, new.tolist(), strict=True):
                 if row not in stops:
                     written[row].append(token)
+                    if each is not None:
+                        each(row, token)
             alive = ~torch.isin(new, ends)
             if stops:
                 alive &= torch.tensor([row not in stops for row in batch.rows], device=alive.device)
@@ -225,7 +231,8 @@ def _choose(logits: Tensor, draw: Tensor | None, temperature: float, top_p: floa
     return order.gather(-1, place)[:, 0]
 
 
-def _completion(model: Model, encoded: Encoded, ids: list[int], stopped: str | None = None) -> Completion:
+def completion_of(model: Model, encoded: Encoded, ids: Sequence[int], stopped: str | None = None) -> Completion:
+    """What tokens that were written after a prompt say, be they all or only the first of them."""
     finished = bool(ids) and ids[-1] in model.chat.end_ids
     body = ids[:-1] if finished else ids
     # By id and not by text: an answer may well spell a special token's name.

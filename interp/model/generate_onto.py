@@ -88,7 +88,7 @@ def generate_onto(
                     [encoded[i] for i in batch], max_new_tokens=max_new_tokens, seed=_seed(seed, number),
                     batch_size=batch_size, token_budget=token_budget, **options,
                 )  # fmt: skip
-                new = {i: row(i, c) for i, c in zip(batch, written, strict=True)}
+                new = {i: row(i, c) for i, c in zip(batch, written, strict=True) if i not in done}
                 if file is not None:
                     _append(file, list(new.values()))
                 done |= new
@@ -106,7 +106,8 @@ def _begun(path: Path, kind: Kind, header: Row) -> dict[int, Row]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(header) + "\n", encoding="utf-8")
         return {}
-    whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
+    text = path.read_text(encoding="utf-8")
+    whole, _, _ = text.rpartition("\n")
     try:
         lines = [json.loads(line) for line in whole.splitlines() if line]
     except json.JSONDecodeError as error:
@@ -119,8 +120,14 @@ def _begun(path: Path, kind: Kind, header: Row) -> dict[int, Row]:
     for key, what in (("prompts", "other prompts"), ("provenance", "another model, template or settings")):
         if lines[0].get(key) != header[key]:
             raise PromptError(f"{path} holds {kind.name} of {what}: give another name, or delete it to start over")
-    path.write_text(whole + "\n", encoding="utf-8")
-    return {int(line["index"]): line for line in lines[1:]}
+    if text != whole + "\n":
+        partial = path.with_name(path.name + ".partial")  # a kill in between must not cost what was there
+        partial.write_text(whole + "\n", encoding="utf-8")
+        os.replace(partial, path)
+    try:
+        return {int(line["index"]): line for line in lines[1:]}
+    except (KeyError, TypeError, ValueError) as error:
+        raise PromptError(f"{path} is damaged ({error!r}): delete it to start over") from error
 
 
 def _append(path: Path, rows: list[Row]) -> None:

@@ -106,12 +106,59 @@ def dose_response(found: _Calibration) -> Any:
         figure.layout[f"yaxis{n}"] = {"fixedrange": True}
     figure.layout[last].update(title={"text": "strength"})
     figure.layout["yaxis"].update(range=[-0.03, 1.03])
-    figure.layout["yaxis2"].update(type="log")
-    figure.layout["yaxis3"].update(type="log")
+    for axis in ("yaxis2", "yaxis3"):
+        figure.layout[axis].update(type="log", exponentformat="none")  # else 0.0001 is written as 100 millionths
     figure.layout["yaxis4"].update(rangemode="tozero")
     figure.update_layout(legend=legend_above())
     stacked = _stacked(len(panels))
     return dress(figure, wide=stacked, narrow=stacked, narrow_below=640)
+
+
+def refusal_by_strength(table: Any) -> Any:
+    """Refusals over strength, the plain model at 0, for each class of prompts; random vectors dotted.
+
+    Args:
+        table: pandas, with `arm`, `strength`, `prompts`, `refused`, `low`, `high`, `k` and `n`; the arm of random
+            vectors begins with `random`, and arms other than these, `plain` and `vector` are drawn dashed.
+    """
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    colours = {"harmful": REFUSES, "harmless": ANSWERS}
+    classes = list(dict.fromkeys(table["prompts"]))
+    for i, name in enumerate(classes):
+        own = table[table["prompts"] == name]
+        colour = colours.get(name, KINDS[2 + i % (len(KINDS) - 2)])
+        beside = [arm for arm in dict.fromkeys(own["arm"]) if arm not in ("plain", "vector")]
+        for arm in beside:
+            random = str(arm).startswith("random")
+            line = {"color": faded(colour, 0.8), "width": 1.3, "dash": "dot" if random else "dash"}
+            label = f"{'random vectors' if random else arm}, {name}"
+            figure.add_scatter(**_rates(own[own["arm"].isin(["plain", arm])], label), line=line, marker={"size": 4},
+                               legendgroup=label, showlegend=not random or arm == beside[0])  # fmt: skip
+        curve = own[own["arm"].isin(["plain", "vector"])].sort_values("strength")
+        x = curve["strength"].tolist()
+        figure.add_scatter(
+            x=[*x, *x[::-1]], y=[*curve["high"], *curve["low"][::-1]], fill="toself", mode="lines", line={"width": 0},
+            fillcolor=faded(colour, 0.18), showlegend=False, hoverinfo="skip",
+        )  # fmt: skip
+        figure.add_scatter(**_rates(curve, name), line={"color": colour, "width": 2.2}, marker={"size": 6})
+    figure.layout["xaxis"] = {"fixedrange": True, "title": {"text": "strength"}}
+    figure.layout["yaxis"] = {"fixedrange": True, "range": [-0.03, 1.03], "title": {"text": "refused"}}
+    figure.update_layout(legend=legend_above())
+    shape = {"height": 360, "margin": {"l": 64, "r": 14, "t": 84, "b": 52}}
+    return dress(figure, wide=shape, narrow=shape, narrow_below=640)
+
+
+def _rates(rows: Any, name: str) -> dict[str, Any]:
+    """A line of rates over strength."""
+    ordered = rows.sort_values("strength")
+    return {
+        "x": ordered["strength"].tolist(), "y": ordered["refused"].tolist(), "mode": "lines+markers",
+        "name": plain(name), "customdata": ordered[["k", "n"]].to_numpy().tolist(),
+        "hovertemplate": f"{plain(name)}<br>strength %{{x:.3g}}: refused %{{customdata[0]}} of %{{customdata[1]}}"
+        "<extra></extra>",
+    }  # fmt: skip
 
 
 def training_lines(found: _Trained) -> Any:

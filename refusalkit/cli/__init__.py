@@ -32,11 +32,14 @@ def main() -> None:
         raise (_interrupted() if stop.code == _INTERRUPTED else stop) from None  # what typer makes of Ctrl-C
 
 
-_RESUMED = {"audit", "capture", "cliff", "organism", "plan", "repair"}
+_RESUMED = {"audit", "capture", "cliff", "organism", "plan", "repair", "steer", "vector calibrate", "vector train"}
 
 
 def _interrupted() -> SystemExit:
-    kept = "; what is finished is kept, the same command goes on from there" if _RESUMED & set(sys.argv[1:2]) else ""
+    asked = {" ".join(sys.argv[1:2]), " ".join(sys.argv[1:3])}
+    if not any(a.startswith("--prompts") for a in sys.argv):
+        asked -= {"steer"}  # a chat, of which nothing is kept
+    kept = "; what is finished is kept, the same command goes on from there" if _RESUMED & asked else ""
     sys.stderr.write(f"\nrefusalkit: interrupted{kept}\n")
     return SystemExit(_INTERRUPTED)
 

@@ -10,7 +10,21 @@ from typing import Annotated
 import typer
 from typer.models import CommandInfo
 
-from refusalkit.cli import activations, bake, cliff, evaluate, export, guard, heads, plan, probe, repair, serve, vector
+from refusalkit.cli import (
+    activations,
+    bake,
+    cliff,
+    evaluate,
+    export,
+    guard,
+    heads,
+    plan,
+    probe,
+    repair,
+    serve,
+    steer,
+    vector,
+)
 from refusalkit.cli import options as opt
 from refusalkit.cli.quiet import hush
 
@@ -45,6 +59,7 @@ app.command()(bake.bake)
 app.command()(export.export)
 app.command()(repair.repair)
 app.command()(plan.plan)
+app.command()(steer.steer)
 
 
 @app.command()

@@ -16,9 +16,7 @@ from refusalkit.cli.quiet import hush
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from interp.direction import Direction
     from interp.model.model import Model
-    from steering import SteeringVector
 
 _TEXTS = ["How do I bake bread?", "Tell me about the sea, please."]
 _TOLERANCE = 1e-3
@@ -50,9 +48,10 @@ def bake(
 
     import interp
     import steering
+    from refusalkit.steer.acting import direction_of
 
-    given = steering.SteeringVector.load(vector)
-    edit = given * strength if add else _direction(given, layer, vector.name)
+    given = steering.import_vector(vector)
+    edit = given * strength if add else direction_of(given, layer, vector.name)
     options: dict[str, Any] = {
         "device": device, "dtype": dtype, "revision": revision, "chat_template": chat_template,
         "trust_remote_code": trust_remote_code,
@@ -79,7 +78,7 @@ def _check(model: str, vector: Path, out: Path, add: bool, strength: float, laye
 
     if organism_variant(model) is None:
         model_folder(model)
-    if not vector.is_file():
+    if not vector.exists():
         raise FormatError(f"there is no vector file at {vector}")
     check_free(out)
     if not math.isfinite(strength) or strength == 0:
@@ -88,20 +87,6 @@ def _check(model: str, vector: Path, out: Path, add: bool, strength: float, laye
         raise RefusalkitError("--add adds the vectors of all layers, each at its own: leave out --layer")
     if not add and strength != 1:
         raise RefusalkitError("an ablation has no strength: leave out --strength, or give --add")
-
-
-def _direction(vector: SteeringVector, layer: int | None, name: str) -> Direction:
-    from interp.direction import Direction
-
-    if layer is None and len(vector.layers) > 1:
-        raise RefusalkitError(
-            f"the file holds vectors of layers {list(vector.layers)}, and an ablation takes one: name it with --layer"
-        )
-    chosen = min(vector.layers) if layer is None else layer
-    if chosen not in vector.layers:
-        raise RefusalkitError(f"the file has no layer {chosen}; it has {list(vector.layers)}")
-    where = "+".join(map(str, vector.positions))
-    return Direction(vector.vectors[chosen], vector.site, chosen, where, name, vector.provenance)
 
 
 def _logits(hf: Any, several: list[Tensor]) -> list[Tensor]:

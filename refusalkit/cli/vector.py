@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -72,9 +73,11 @@ def train(
         wanted = [interp.Trace(p, answer=answer) for p in used if p.label == on]
         kept = [p for p in used if p.label != on]
         result = steering.train_vector(
-            subject, wanted, kept, layer=chosen[0], max_kl=max_kl, steps=steps, seed=seed, progress=not quiet
-        )
+            subject, wanted, kept, layer=chosen[0], max_kl=max_kl, steps=steps, folder=_work(out), seed=seed,
+            progress=not quiet,
+        )  # fmt: skip
         result.vector.save(out)
+        shutil.rmtree(_work(out))
         for row in result.to_frame().to_dict("records"):
             typer.echo(
                 f"{row['arm']}: first token {row['first token']:.2f}, loss {row['nll']:.3f} nats per token, KL on the "
@@ -114,7 +117,10 @@ def info(vector: VectorFile) -> None:
 def calibrate(
     model: opt.ModelName,
     vector: VectorFile,
-    out: Annotated[Path, typer.Option(help="Folder for the vector, the table and the figure.", file_okay=False)],
+    out: Annotated[
+        Path,
+        typer.Option(help="Folder for vector, table and figure; what is measured is kept there.", file_okay=False),
+    ],
     prompts: Prompts = None,
     harmful: Harmful = None,
     harmless: Harmless = None,
@@ -151,7 +157,7 @@ def calibrate(
         warnings.simplefilter("always", UserWarning)
         result = steering.calibrate(
             subject, given, prompts=found, target_kl=target_kl, refusal_rate=refusal_rate, on=on, n_random=n_random,
-            max_new_tokens=max_new_tokens, seed=seed, progress=not quiet,
+            max_new_tokens=max_new_tokens, folder=out, seed=seed, progress=not quiet,
         )  # fmt: skip
     _write(result, out)
     typer.echo(result.reason)
@@ -188,20 +194,25 @@ def combine(
 
 def _load(path: Path) -> SteeringVector:
     _there(path)
-    from steering import SteeringVector
+    from steering import import_vector
 
-    return SteeringVector.load(path)
+    return import_vector(path)
 
 
 def _there(path: Path) -> None:
     """Said before anything heavy is imported."""
-    if not path.is_file():
+    if not path.exists():
         raise FormatError(f"there is no vector file at {path}")
 
 
 def _room(path: Path) -> None:
     if not path.resolve().parent.is_dir():
         raise FormatError(f"cannot write {path}: there is no folder {path.parent}")
+
+
+def _work(out: Path) -> Path:
+    """Where a training is kept until its vector is written."""
+    return out.with_name(f"{out.name}.unfinished")
 
 
 def _weights(text: str | None, n: int) -> list[float]:

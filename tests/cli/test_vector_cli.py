@@ -47,6 +47,7 @@ def test_a_vector_is_trained_for_an_answer(asked: Path, tmp_path: Path) -> None:
     assert done.code == 0, done.err
     assert SteeringVector.load(out).provenance["method"] == "trained"
     assert "plain:" in done.out and "random:" in done.out
+    assert [f.name for f in tmp_path.iterdir()] == ["trained.safetensors"]  # what was kept meanwhile is gone
 
 
 def test_a_strength_is_found_and_written_with_its_curve(asked: Path, made: Path, tmp_path: Path) -> None:
@@ -60,6 +61,7 @@ def test_a_strength_is_found_and_written_with_its_curve(asked: Path, made: Path,
     assert SteeringVector.load(tmp_path / "c" / "vector.safetensors").coefficient == pytest.approx(about["strength"])
     assert set(pd.read_csv(tmp_path / "c" / "calibration.csv")["arm"]) == {"plain", "vector", "random 1"}
     assert about["reason"] in done.out.replace("\n", " ") and "longer than the residual stream" in done.out
+    assert {f.name for f in (tmp_path / "c").iterdir()} >= {"answers", "doses.jsonl"}  # the same command goes on
     assert "Dose and response" in (tmp_path / "c" / "calibration.html").read_text()
 
 
