@@ -25,7 +25,7 @@ _TOLERANCE = 1e-3
 
 def bake(
     model: opt.ModelName,
-    vector: Annotated[Path, typer.Argument(help="A steering vector (.safetensors).", metavar="VECTOR")],
+    vector: Annotated[Path, typer.Argument(help="A steering vector, of any format that is read.", metavar="VECTOR")],
     out: Annotated[Path, typer.Option(help="Folder for the model or the adapter; must be new or empty.")],
     lora: Annotated[bool, typer.Option("--lora", help="A peft adapter in place of a model.")] = False,
     add: Annotated[bool, typer.Option("--add", help="Add the vector, in place of ablating its direction.")] = False,

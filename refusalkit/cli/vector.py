@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from interp.text.prompts import PromptSet
     from steering import Calibration, SteeringVector
 
-VectorFile = Annotated[Path, typer.Argument(help="A steering vector, as it was saved.", metavar="VECTOR")]
+VectorFile = Annotated[Path, typer.Argument(help="A steering vector, of any format that is read.", metavar="VECTOR")]
 Prompts = Annotated[str | None, typer.Option(help="Labelled prompts: a file, a Hub dataset, headlines ...")]
 Harmful = Annotated[str | None, typer.Option(help="Harmful prompts, in place of --prompts.")]
 Harmless = Annotated[str | None, typer.Option(help="Harmless prompts, likewise.")]

@@ -18,6 +18,7 @@ from interp.model.model import Model, flatten_edits
 from interp.model.session import Edit
 from interp.text.checks import shorten
 from interp.text.prompts import PromptSet
+from steering.formats.exchange import import_vector
 from steering.vector import SteeringVector
 
 FORMS = "ablate:FILE, ablate:FILE:mean, add:FILE, add:FILE:TIMES, heads:LAYER.HEAD,...[:FACTOR], or a .json file"
@@ -137,7 +138,7 @@ def _direction(item: dict[str, Any]) -> Direction:
 def _vector(file: Any) -> SteeringVector:
     if not isinstance(file, str) or not file:
         raise EditError(f"{file!r} is no name of a vector file")
-    return SteeringVector.load(Path(file).expanduser())
+    return import_vector(Path(file).expanduser())
 
 
 def _heads(given: Any) -> list[tuple[int, int]]:
