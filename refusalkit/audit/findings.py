@@ -61,8 +61,7 @@ def conclude(model: str, sections: dict[str, Any]) -> tuple[str, list[Finding]]:
         findings = [first, *_other_direction(sections)]
     knows = knows_findings(sections.get("knows"))
     guard = guard_findings(sections.get("guard"))
-    plans = plans_findings(sections.get("plans"))
-    along = thinking_findings(sections.get("thinking"), sections.get("heads"))
+    plans, along = plans_findings(sections.get("plans")), thinking_findings(sections.get("thinking"), sections.get("heads"))
     if refuses(behaviour) and loses_refusal(sections.get("thinking")):
         headline = f"{headline.removesuffix('.')}, and lost at the end of its thinking."
     return headline, [*findings, _readability(sections), *knows, *guard, *plans, *along, *_cautions(sections)]
