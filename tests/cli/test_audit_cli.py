@@ -109,7 +109,7 @@ def test_the_organism_keeps_its_decision_along_its_thinking(organism: Path) -> N
     assert "Along the thinking" in (organism / "report.html").read_text(encoding="utf-8")
 
 
-def test_the_organism_commits_itself_with_its_first_token_and_picks_an_option_while_thinking(organism: Path) -> None:
+def test_the_organism_commits_itself_with_its_first_token_and_too_few_answers_are_said(organism: Path) -> None:
     audit = strict_json((organism / "audit.json").read_text(encoding="utf-8"))
     rows = {row["key"]: row for row in audit["sections"]["plans"]["attributes"]}
     assert set(rows) == {"refusal", "length", "length of answers", "refusal after thinking", "list", "choice"}
@@ -117,8 +117,7 @@ def test_the_organism_commits_itself_with_its_first_token_and_picks_an_option_wh
     assert rows["length"]["apart"] == {"cut off": 52} and "all 52 labels are 6.0" in rows["length"]["reason"]
     assert "read off none of the 52 answers (52 cut off)" in rows["length of answers"]["reason"]
     assert rows["list"]["difference"]["value"] == 0  # its opener says it
-    along = {p["position"]: p["value"] for p in rows["choice"]["along"]}
-    assert along["prompt"] < 0.6 < 0.9 < along["thought 100 %"]
+    assert not rows["choice"]["measured"] and "too few" in rows["choice"]["reason"]  # four classes of 52 answers
     assert any("no more than in its first token" in f["claim"] for f in audit["findings"])
     assert "What it plans" in (organism / "report.html").read_text(encoding="utf-8")
 
@@ -147,6 +146,7 @@ def test_the_audit_finds_the_planted_cliff_and_its_heads(tmp_path: Path) -> None
     assert audit["sections"]["thinking"]["found"] and audit["headline"].endswith("at the end of its thinking.")
     assert {(t["layer"], t["head"]) for t in heads["top"]} <= planted and heads["chosen"]
     assert [f["kind"] for f in audit["findings"][-2:]] == ["found", "found"]
+    assert any("readable, and not acted on" in f["claim"] for f in audit["findings"])
 
 
 def test_a_guard_file_that_was_changed_is_made_again(organism: Path, tmp_path: Path, counted: list[int]) -> None:
