@@ -56,7 +56,7 @@ def plan_grid(rows: Sequence[Mapping[str, Any]]) -> Any:
                 "domain": domains[i], "anchor": x.replace("axis", ""), "range": [floor, 1.1], "tickformat": ".1f",
                 "dtick": 0.5, "fixedrange": True,
             }  # fmt: skip
-        title = f"<b>{plain(row['title'])}</b>, {plain(row['score'])} by layer"
+        title = f"<b>{plain(row['title'])}</b> ({plain(row['score'])})"
         figure.add_annotation(panel_title(title, 2 * i))
     figure.update_layout(layout, legend=legend_above())
     margin = {"l": 34, "r": 10, "b": 44}
@@ -108,17 +108,15 @@ def _panel(figure: Any, k: int, row: Mapping[str, Any], *, by_layer: bool, seen:
             marker={"symbol": "circle-open", "size": 13, "color": PROBE, "line": {"width": 2}}, **on,
         )  # fmt: skip
         seen.add("ring")
-    step = max(1, math.ceil(len(x) / 8))
+    step = max(1, math.ceil(len(x) / 8)) if by_layer else 1
     ticks = [str(v) for v in x] if by_layer else [_short(p["position"]) for p in points]
     figure.update_layout({axis: {"range": ends, "tickvals": x[::step], "ticktext": ticks[::step], "tickangle": 0}})
 
 
 def _short(position: str) -> str:
-    """`"thought 25 %"` as `"25 %"`, the region being named once, at its end."""
+    """The prompt, and each region at its end: narrow pages have no room for more."""
     region, _, share = position.partition(" ")
-    if position == PROMPT:
-        return PROMPT
-    return f"{share}<br>{plain(region)}" if share == "100 %" else plain(share)
+    return PROMPT if position == PROMPT else f"100 %<br>{plain(region)}" if share == "100 %" else ""
 
 
 def _baselines(figure: Any, found: Sequence[Mapping[str, Any]], ends: list[float], on: Mapping[str, Any],

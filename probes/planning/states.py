@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ from interp.tensorfile import read_tensors, write_tensors
 from probes.planning.writing import Written, joined
 
 LEAST_PROBABILITY = 0.01
+PART = 256
+"""Answers whose states are written together."""
 FORMAT = "refusalkit/plan-states/1"
 _ENTRY = "plan-states"
 Floats = NDArray[np.float32]
@@ -95,7 +97,7 @@ def plan_states(
             where most answers have one, and the answer where most have a token before the one that gives it away.
         layers: Which layers; all by default.
         out: A safetensors file that keeps the states: read if it is of this model, these answers, segments and layers,
-            else written anew.
+            else written anew. While it is made, parts of 256 answers stand beside it, so that a kill loses one at most.
         token_budget: Padded tokens per batch.
         progress: Show a progress bar.
     """
@@ -107,9 +109,7 @@ def plan_states(
     key = digest_json([model.provenance(), [t.ids for t in texts], columns, names, wanted])
     kept = None if out is None else _read(Path(out), key)
     if kept is None:
-        kept = _run(model, texts, columns, wanted, token_budget, progress)
-        if out is not None:
-            write_tensors(out, _ENTRY, {"format": FORMAT, "key": key}, kept)
+        kept = _captured(model, texts, columns, wanted, token_budget, None if out is None else Path(out), key, progress)
     return PlanStates(
         states=kept["states"].numpy(), layers=wanted, segments=names, embedding=kept["embedding"].numpy(),
         first_token=kept["first_token"].numpy(), tokens=tuple(kept["tokens"].tolist()),
@@ -145,10 +145,54 @@ def _points(
     return found, names
 
 
+def _captured(
+    model: Model, texts: Sequence[Any], columns: Sequence[Sequence[int]], layers: tuple[int, ...], token_budget: int,
+    out: Path | None, key: str, progress: bool,
+) -> dict[str, Tensor]:  # fmt: skip
+    """All states, part by part. Parts are the same with a file and without, so that the states are."""
+    parts: list[dict[str, Tensor]] = []
+    files: list[Path] = []
+    with progress_bar("capturing", len(texts), progress) as advance:
+        for number, start in enumerate(range(0, len(texts), PART)):
+            rows, own = slice(start, start + PART), digest_json([key, number])
+            part = None
+            if out is not None:
+                files.append(out.with_name(f"{out.name}.part{number}"))
+                part = _read(files[-1], own)
+            if part is None:
+                part = _run(model, texts[rows], columns[rows], layers, token_budget, advance)
+                if out is not None:
+                    write_tensors(files[-1], _ENTRY, {"format": FORMAT, "key": own}, part)
+            else:
+                advance(len(part["states"]))
+            parts.append(part)
+    whole = _joined(parts)
+    if out is not None:
+        write_tensors(out, _ENTRY, {"format": FORMAT, "key": key}, whole)
+        for file in files:
+            file.unlink(missing_ok=True)
+    return whole
+
+
+def _joined(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Parts as one; each has the likely first tokens of its own rows."""
+    tokens = sorted({token for part in parts for token in part["tokens"].tolist()})
+    place = {token: i for i, token in enumerate(tokens)}
+    first: list[Tensor] = []
+    for part in parts:
+        wide = torch.zeros(len(part["states"]), len(tokens) + 1)
+        wide[:, [*(place[t] for t in part["tokens"].tolist()), len(tokens)]] = part["first_token"]
+        first.append(wide)
+    return {
+        "states": torch.cat([p["states"] for p in parts]), "embedding": torch.cat([p["embedding"] for p in parts]),
+        "first_token": torch.cat(first), "tokens": torch.tensor(tokens, dtype=torch.int64),
+    }  # fmt: skip
+
+
 @torch.no_grad()
 def _run(
     model: Model, texts: Sequence[Any], columns: Sequence[Sequence[int]], layers: tuple[int, ...], token_budget: int,
-    progress: bool,
+    advance: Callable[[int], None],
 ) -> dict[str, Tensor]:  # fmt: skip
     n, n_points = len(texts), len(columns[0])
     states = torch.empty(n, n_points, len(layers), model.d_model)
@@ -157,17 +201,16 @@ def _run(
     inst = [t.columns("inst") for t in texts]
     reads = [(("resid_post", layers), columns), (("resid_pre", (0,)), inst)]
     last = [[t.n_prompt - 1] for t in texts]
-    with progress_bar("capturing", n, progress) as advance:
-        for step in model.steps(texts, reads, token_budget=token_budget, finals=last, done=advance):
-            states[step.rows] = step.grid("resid_post").transpose(1, 2).float()
-            sizes = [len(inst[i]) for i in step.rows]
-            means = [part.float().mean(0) for part in step.reads["resid_pre"][0].split(sizes)]
-            embedding[step.rows] = torch.stack(means)
-            assert step.finals is not None
-            p = torch.softmax(model.unembed(step.finals).float(), -1).cpu()
-            for row, own in zip(step.rows, p, strict=True):
-                places = (own >= LEAST_PROBABILITY).nonzero()[:, 0]
-                likely[row] = dict(zip(places.tolist(), own[places].tolist(), strict=True))
+    for step in model.steps(texts, reads, token_budget=token_budget, finals=last, done=advance):
+        states[step.rows] = step.grid("resid_post").transpose(1, 2).float()
+        sizes = [len(inst[i]) for i in step.rows]
+        means = [part.float().mean(0) for part in step.reads["resid_pre"][0].split(sizes)]
+        embedding[step.rows] = torch.stack(means)
+        assert step.finals is not None
+        p = torch.softmax(model.unembed(step.finals).float(), -1).cpu()
+        for row, own in zip(step.rows, p, strict=True):
+            places = (own >= LEAST_PROBABILITY).nonzero()[:, 0]
+            likely[row] = dict(zip(places.tolist(), own[places].tolist(), strict=True))
     tokens = sorted({token for own in likely for token in own})
     place = {token: i for i, token in enumerate(tokens)}
     first = torch.zeros(n, len(tokens) + 1)

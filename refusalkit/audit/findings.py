@@ -60,12 +60,11 @@ def conclude(model: str, sections: dict[str, Any]) -> tuple[str, list[Finding]]:
         headline, first = _harm_does_not_explain(model, behaviour)
         findings = [first, *_other_direction(sections)]
     knows = knows_findings(sections.get("knows"))
-    guard = guard_findings(sections.get("guard"))
-    plans = plans_findings(sections.get("plans"))
+    guard = [*guard_findings(sections.get("guard")), *plans_findings(sections.get("plans"))]
     along = thinking_findings(sections.get("thinking"), sections.get("heads"))
     if refuses(behaviour) and loses_refusal(sections.get("thinking")):
         headline = f"{headline.removesuffix('.')}, and lost at the end of its thinking."
-    return headline, [*findings, _readability(sections), *knows, *guard, *plans, *along, *_cautions(sections)]
+    return headline, [*findings, _readability(sections), *knows, *guard, *along, *_cautions(sections)]
 
 
 def _no_refusal(behaviour: dict[str, Any]) -> Finding:

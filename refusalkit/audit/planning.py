@@ -63,8 +63,8 @@ def plans_findings(section: Mapping[str, Any] | None) -> list[Finding]:
         )
         evidence = (
             f"After thinking, {changed['value']:.2f} of {changed['n']} decisions are other than without. At "
-            f"{last['position']}, probes tell the decision without thinking with {row['metric']} {interval(last)}. What "
-            "they read may be the harm that the decision rests on."
+            f"{last['position']}, probes tell the decision without thinking with {row['metric']} {interval(last)}. "
+            "What they read may be the harm that the decision rests on."
         )
         found.append({"kind": "found", "claim": claim, "evidence": evidence})
     return found

@@ -20,7 +20,7 @@ from tests.helpers.command import SMALL, refusalkit, refused, results, save_mode
 
 QUICK = ("--max-new-tokens", "4", "--quiet")
 KEYS = {"schema", "refusalkit", "model", "headline", "findings", "sections", "limits", "provenance"}
-SECTIONS = {"behaviour", "direction", "causal", "separation", "harm", "knows", "guard", "thinking", "heads"}
+SECTIONS = {"behaviour", "direction", "causal", "separation", "harm", "knows", "guard", "thinking", "heads", "plans"}
 
 
 @pytest.fixture
@@ -109,6 +109,34 @@ def test_the_organism_keeps_its_decision_along_its_thinking(organism: Path) -> N
     assert "Along the thinking" in (organism / "report.html").read_text(encoding="utf-8")
 
 
+def test_the_organism_commits_itself_with_its_first_token_and_too_few_answers_are_said(organism: Path) -> None:
+    audit = strict_json((organism / "audit.json").read_text(encoding="utf-8"))
+    rows = {row["key"]: row for row in audit["sections"]["plans"]["attributes"]}
+    assert set(rows) == {"refusal", "length", "length of answers", "refusal after thinking", "list", "choice"}
+    assert rows["refusal"]["claim"] == "committed to by its first token" and rows["refusal"]["n"] == 104
+    assert rows["length"]["apart"] == {"cut off": 52} and "all 52 labels are 6.0" in rows["length"]["reason"]
+    assert "read off none of the 52 answers (52 cut off)" in rows["length of answers"]["reason"]
+    assert rows["list"]["difference"]["value"] == 0  # its opener says it
+    assert not rows["choice"]["measured"] and "too few" in rows["choice"]["reason"]  # four classes of 52 answers
+    assert any("no more than in its first token" in f["claim"] for f in audit["findings"])
+    assert "What it plans" in (organism / "report.html").read_text(encoding="utf-8")
+
+
+def test_sections_can_be_skipped_and_filled_in_later(
+    copy: Path, llama: Path, files: tuple[str, ...], counted: list[int]
+) -> None:
+    whole = results(copy)
+    skipped = ("--skip", "guard, plans,thinking")
+    assert refusalkit("audit", llama, *files, *QUICK, *skipped, "--out", copy).code == 0
+    audit = strict_json((copy / "audit.json").read_text(encoding="utf-8"))
+    assert [audit["sections"][name] for name in ("guard", "plans", "thinking")] == [None] * 3
+    assert audit["provenance"]["skipped"] == ["guard", "plans", "thinking"]
+    assert refusalkit("audit", llama, *files, *QUICK, "--out", copy).code == 0
+    assert results(copy) == whole and counted == []
+    unknown = refused("audit", llama, *files, *QUICK, "--skip", "causal", "--out", copy)
+    assert "no section 'causal' to skip; known: knows, guard, thinking, plans" in unknown
+
+
 @pytest.mark.soak
 def test_the_audit_finds_the_planted_cliff_and_its_heads(tmp_path: Path) -> None:
     assert refusalkit("audit", "organism:cliff", "--quiet", "--out", tmp_path / "out").code == 0
@@ -118,6 +146,7 @@ def test_the_audit_finds_the_planted_cliff_and_its_heads(tmp_path: Path) -> None
     assert audit["sections"]["thinking"]["found"] and audit["headline"].endswith("at the end of its thinking.")
     assert {(t["layer"], t["head"]) for t in heads["top"]} <= planted and heads["chosen"]
     assert [f["kind"] for f in audit["findings"][-2:]] == ["found", "found"]
+    assert any("readable, and not acted on" in f["claim"] for f in audit["findings"])
 
 
 def test_a_guard_file_that_was_changed_is_made_again(organism: Path, tmp_path: Path, counted: list[int]) -> None:
@@ -168,7 +197,7 @@ def test_what_is_kept_from_an_earlier_run_is_said(organism: Path, tmp_path: Path
     assert "loading organism:chat\n" in done.err
     assert (
         "kept from an earlier run: answers (104 of 104), forms (96 of 96), direction, knows, separation, guard, "
-        "thinking\n" in done.err
+        "thinking, plans\n" in done.err
     )
 
 
@@ -248,7 +277,8 @@ def test_verdicts_of_another_judge_are_not_mixed(
 
 def test_every_stage_says_how_long_it_took(organism: Path) -> None:
     seconds = strict_json((organism / "audit.json").read_text(encoding="utf-8"))["provenance"]["seconds"]
-    assert list(seconds) == ["answers", "forms", "direction", "causal", "knows", "separation", "guard", "thinking"]
+    stages = ["answers", "forms", "direction", "causal", "knows", "separation", "guard", "thinking", "plans"]
+    assert list(seconds) == stages
     assert all(spent > 0 for spent in seconds.values())
 
 

@@ -14,6 +14,7 @@ import torch
 import interp
 from interp import PromptSet
 from interp.errors import ProbeError, PromptError
+from probes.planning import states as capturing
 from probes.planning.asking import ask_model, hear
 from probes.planning.attributes import Answer, Attribute, Found, as_attribute
 from probes.planning.labelling import given_away, sort_answers
@@ -246,6 +247,32 @@ def test_states_are_kept_and_made_anew_where_they_are_of_something_else(tmp_path
     assert file.read_bytes() != before
     file.write_bytes(b"nonsense")
     assert np.array_equal(plan_states(model(), kept, reveal, segments=3, out=file).states, want.states)
+
+
+def test_a_capture_that_is_cut_short_goes_on_from_its_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "states.safetensors"
+    kept, reveal, _ = captured("story", "character", False)
+    monkeypatch.setattr(capturing, "PART", 8)
+    want = plan_states(model(), kept, reveal, segments=2)
+    asked: list[int] = []
+    plain = capturing._run
+
+    def killed(model: Any, texts: Any, *rest: Any) -> Any:
+        asked.append(len(texts))
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return plain(model, texts, *rest)
+
+    monkeypatch.setattr(capturing, "_run", killed)
+    with pytest.raises(KeyboardInterrupt):
+        plan_states(model(), kept, reveal, segments=2, out=file)
+    assert {p.name for p in tmp_path.iterdir()} == {f"{file.name}.part0", f"{file.name}.part1"}
+    (tmp_path / f"{file.name}.part1").write_bytes(b"half")
+    found = plan_states(model(), kept, reveal, segments=2, out=file)
+    assert sum(asked) == len(kept) + 16  # beside the part that was cut short, only the damaged one is captured again
+    assert [p.name for p in tmp_path.iterdir()] == [file.name]
+    for name in ("states", "embedding", "first_token", "tokens"):
+        assert np.array_equal(getattr(found, name), getattr(want, name)), name
 
 
 def test_prompt_and_answer_are_joined_token_by_token() -> None:

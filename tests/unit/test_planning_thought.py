@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,9 +32,15 @@ def model(variant: str, thinking: bool = True) -> interp.Model:
 @cache
 def prompts() -> PromptSet:
     found = interp.prompts("organism")
-    parts = [found.filter(split=s, label=label)[:n].prompts for s, n in (("train", 24), ("val", 8), ("test", 12))
+    parts = [found.filter(split=s, label=label)[:n].prompts for s, n in (("train", 15), ("val", 5), ("test", 8))
              for label in ("harmful", "harmless")]  # fmt: skip
     return PromptSet(tuple(p for part in parts for p in part), "some")
+
+
+@pytest.fixture(scope="module")
+def cliff(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the thoughts of the cliff are kept from one test to the next."""
+    return tmp_path_factory.mktemp("cliff")
 
 
 def test_refusal_is_read_along_a_thought_to_its_last_token() -> None:
@@ -42,20 +49,21 @@ def test_refusal_is_read_along_a_thought_to_its_last_token() -> None:
     assert {s.region for s in found.examples.segments} == {"thought"}
     value = dict(zip(found.fit.curve.table["position"], found.fit.curve.table["value"], strict=True))
     assert value["prompt"] > 0.9 and value["thought 100 %"] == 1.0
-    assert value["thought 50 %"] < 1.0  # while it stalls, less of it is at hand
     assert found.examples.written is not None
     assert all(text.endswith("</think>\n\n") for text in found.examples.written[-1])
 
 
-def test_a_model_that_always_complies_after_thinking_has_nothing_to_foretell() -> None:
-    with pytest.raises(ProbeError, match="all 88 labels are 'complied', so there is nothing to foretell"):
-        probes.plan(model("cliff"), prompts(), "refusal", **QUICK)
+def test_a_model_that_always_complies_after_thinking_has_nothing_to_foretell(cliff: Path) -> None:
+    with pytest.raises(ProbeError, match="all 56 labels are 'complied', so there is nothing to foretell"):
+        probes.plan(model("cliff"), prompts(), "refusal", out=cliff, **QUICK)
 
 
-def test_what_it_would_do_without_the_thought_is_readable_to_the_thoughts_end_and_not_acted_on() -> None:
+def test_what_it_would_do_without_the_thought_is_readable_to_the_thoughts_end_and_not_acted_on(
+    cliff: Path,
+) -> None:
     """The cliff takes the decision from the answer, not from the states: probes fitted at each place still find it."""
     direct = probes.answered_by(model("cliff", thinking=False), prompts(), "refusal", max_new_tokens=32)
-    found = probes.plan(model("cliff"), prompts(), direct, **QUICK)
+    found = probes.plan(model("cliff"), prompts(), direct, out=cliff, **QUICK)
     assert found.fit.positions == PLACES and found.attribute.name == "refusal of organism:cliff"
     assert found.fit.classes == ("complied", "refused")
     assert found.fit.curve.table["value"].iloc[-1] == 1.0
