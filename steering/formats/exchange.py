@@ -74,6 +74,8 @@ def import_vector(
         DirectionError: When its numbers are not finite or do not fit together, or it does not fit the model.
     """
     source = Path(path)
+    if not source.exists():
+        raise FormatError(f"there is no vector file at {source}")
     vector: SteeringVector = _module(format or _by_content(source)).read(source)
     if model is not None:
         check_fits(vector, model, str(source))
@@ -95,7 +97,7 @@ def _by_suffix(path: Path) -> str:
 
 
 def _by_content(path: Path) -> str:
-    if refusal_direction.holds(path):
+    if path.is_dir() or refusal_direction.holds(path):
         return refusal_direction.NAME
-    found = _by_suffix(path)
+    found = _SUFFIXES.get(path.suffix.lower(), own.NAME)  # ours may have any name
     return kind_of(path) if found == llama_cpp.NAME else found
