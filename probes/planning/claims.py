@@ -13,7 +13,8 @@ interval at 1 - alpha (`probes.planning.joining`).
    read nothing. If the words of the prompt do: **in the words of the prompt**. If the first token alone does:
    **committed to by its first token**. Where first token and embedding layer both do, and neither bag of words nor
    prompt length does, it is the first token too: words that tell nothing one by one were put together by the probe.
-   If neither is shown to read it: **cannot tell**.
+   That one tells as much is claimed only where less than `margin` can be left: the upper end of the 95 % interval of P
+   over it lies below. Otherwise, or if neither is shown to read it: **cannot tell**.
 4. Not readable at the prompt, a segment of what is written may be: it must beat every baseline of the prompt, and P.
    Segments are many, so that the p-values (of each, the largest over what it must beat) are corrected (Holm 1979).
    The first that passes says which: **decided while thinking**, or **decided late**. Where the words or the length
@@ -126,10 +127,11 @@ def decide(c: Comparisons, alpha: float = ALPHA, margin: float = MARGIN) -> Verd
         return Verdict(PLANNED, f"{score}, {gap}, the best baseline", evidence)
     if readable and explain:
         words = [n for n in explain if n in TEXT]
-        if FIRST in explain and set(words) <= {EMBEDDING}:
+        as_much = {n for n in explain if over[n].interval()[1] < margin}
+        if FIRST in as_much and set(words) <= {EMBEDDING}:
             return Verdict(FIRST_TOKEN, f"{score}, but the first token tells as much: {_against(c, FIRST)}", evidence)
-        if words:
-            name = max(words, key=lambda n: c.baselines[n].value)
+        if told := as_much & set(words):
+            name = max(sorted(told), key=lambda n: c.baselines[n].value)
             return Verdict(IN_WORDS, f"{score}, but the {name} tells as much: {_against(c, name)}", evidence)
     if readable:
         return Verdict(

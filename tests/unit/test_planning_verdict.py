@@ -63,6 +63,12 @@ def test_few_prompts_make_it_say_that_it_cannot_tell() -> None:
     assert "add prompts" in found.verdict.sentence
 
 
+def test_that_words_tell_as_much_is_claimed_only_where_little_more_can_be_left() -> None:
+    found = fit(n=140, at_prompt=0.9, words=0.9).verdict
+    assert found.evidence["explained by"] == ["bag of words"]
+    assert found.claim == "cannot tell" and "not shown to beat bag of words; add prompts" in found.sentence
+
+
 def test_the_best_of_the_baselines_is_beaten_by_beating_them_all() -> None:
     evidence = fit(at_prompt=1.0, words=0.6, first=0.3).verdict.evidence
     assert evidence["best baseline"] == "bag of words"
