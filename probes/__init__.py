@@ -45,7 +45,8 @@ if TYPE_CHECKING:
     from probes.planning.elsewhere import answered_by
     from probes.planning.examples import PlanExamples, Segment
     from probes.planning.families import PlanModels, plan_models
-    from probes.planning.fitting import PlanFit, fit_plan
+    from probes.planning.fitted import PlanFit
+    from probes.planning.fitting import fit_plan
     from probes.planning.planned import Plan, plan
     from probes.planning.transfers import PlanTransfer, plan_transfer
     from probes.planning.weights import PlanProbe
@@ -98,7 +99,7 @@ _WHERE = {
     "Plan": "probes.planning.planned",
     "PlanCausal": "probes.planning.dosing",
     "PlanExamples": "probes.planning.examples",
-    "PlanFit": "probes.planning.fitting",
+    "PlanFit": "probes.planning.fitted",
     "PlanModels": "probes.planning.families",
     "PlanProbe": "probes.planning.weights",
     "PlanTransfer": "probes.planning.transfers",

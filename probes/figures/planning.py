@@ -12,7 +12,7 @@ from probes.planning.examples import PROMPT, THOUGHT
 from probes.planning.scoring import NAMES
 
 if TYPE_CHECKING:
-    from probes.planning.fitting import PlanFit
+    from probes.planning.fitted import PlanFit
     from probes.planning.transfers import PlanTransfer
 
 PROBE, _MLP, _RANDOM = KINDS[0], KINDS[3], NEUTRAL

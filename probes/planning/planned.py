@@ -23,7 +23,8 @@ from interp.text.prompts import Prompt, PromptSet
 from probes.planning.asking import ask_model
 from probes.planning.attributes import Answer, Attribute, as_attribute
 from probes.planning.examples import PlanExamples, Segment
-from probes.planning.fitting import PlanFit, fit_plan
+from probes.planning.fitted import PlanFit
+from probes.planning.fitting import fit_plan
 from probes.planning.labelling import Sorted, sort_answers
 from probes.planning.states import PlanStates, plan_states
 from probes.planning.writing import Written, write_answers

@@ -28,7 +28,8 @@ from interp.text.prompts import Prompt, PromptSet
 from interp.text.task import Task
 from probes.planning.claims import FIRST_TOKEN, PLANNED, WHILE_THINKING
 from probes.planning.examples import PROMPT, PlanExamples
-from probes.planning.fitting import PlanFit, fit_plan
+from probes.planning.fitted import PlanFit
+from probes.planning.fitting import fit_plan
 from probes.planning.planned import Plan, plan
 from refusalkit.accept.rows import Rows, claim_row, value_row
 

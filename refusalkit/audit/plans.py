@@ -20,7 +20,8 @@ from probes.answers import Behaviour, Judge
 from probes.planning.attributes import Attribute, Label
 from probes.planning.elsewhere import labelled
 from probes.planning.examples import PROMPT
-from probes.planning.fitting import PlanFit, fit_plan
+from probes.planning.fitted import PlanFit
+from probes.planning.fitting import fit_plan
 from probes.planning.known import SHIPPED
 from probes.planning.labelling import Sorted, sort_answers
 from probes.planning.learning import LINEAR
