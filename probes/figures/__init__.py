@@ -20,6 +20,7 @@ from probes.figures.maps import candidate_maps
 from probes.figures.matrices import angle_bars, cosine_maps, transfer_map
 from probes.figures.plan_grid import plan_grid
 from probes.figures.planning import plan_along, plan_dose, plan_layers, plan_scaling, plan_transfer_map
+from probes.figures.proofs import proof_strip
 from probes.figures.repair import loss_curve, misalignment_plane, repair_bars, repair_lines
 from probes.figures.sweep import sweep_lines, sweep_map
 from probes.figures.trace import trace_curve, trace_map
@@ -50,6 +51,7 @@ __all__ = [
     "plan_layers",
     "plan_scaling",
     "plan_transfer_map",
+    "proof_strip",
     "reading_bars",
     "reliability_curves",
     "repair_bars",

@@ -76,8 +76,8 @@ class _Chosen:
         if named and vector.phase != "generation":
             raise EditError(
                 f"plain hooks see tokens but no chat template, so they cannot find {named[0]!r}; use "
-                "interp.load(hf_model).generate(prompts, edits=vector), give whole numbers as positions, or steer "
-                f"everywhere: {EVERYWHERE}"
+                "interp.load(hf_model, tokenizer).generate(prompts, edits=vector), give whole numbers as positions, or "
+                f"steer everywhere: {EVERYWHERE}"
             )
         self._positions, self._phase = vector.positions, vector.phase
         self._signature = inspect.signature(backbone.forward)

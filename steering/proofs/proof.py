@@ -107,6 +107,12 @@ class Proof:
 
         return pd.DataFrame([{"format": self.format, **asdict(row)} for row in self.rows])
 
+    def plot(self) -> Any:
+        """Differences, effects and control, prompt by prompt, on a logarithmic axis (plotly)."""
+        from probes.figures.proofs import proof_strip
+
+        return proof_strip({self.format: self})
+
 
 def verify(
     vector: SteeringVector | Any,
@@ -277,10 +283,11 @@ def _reason(proof: Proof, dtype: torch.dtype) -> str:
     if not proof.effect > 0:
         return "the vector moves no logit of these prompts, so that nothing can be compared"
     if not proof.difference <= proof.tolerance:
+        slipped = proof.control is not None and proof.control <= proof.tolerance
         return (
             f"the file does something else: logits differ by {proof.difference:.2g}, where {proof.tolerance:.2g} would "
             f"be rounding and the vector itself moves them by {proof.effect:.2g}"
-        )
+        ) + ("; on the other side of each block it would be right: its layers are off by one" if slipped else "")
     # In half precision the rounding of another order of sums may tip a close choice between two tokens.
     if dtype.itemsize >= 4 and proof.same_texts < n:
         return f"the texts of {n - proof.same_texts} of {n} prompts differ"

@@ -87,6 +87,13 @@ def test_our_own_files_are_proved_with_their_positions_and_phases(where: dict[st
     assert not prove(v, "safetensors", everywhere)
 
 
+def test_layers_off_by_one_are_called_that_where_the_other_side_of_the_block_is_right(tmp_path: Path) -> None:
+    right = vector("resid_post")
+    for other, slipped in ((vector("resid_post", layers=(4,)), True), (vector("resid_post", layers=(2,)), False)):
+        path = other.export(tmp_path / "v.gguf", "gguf", model=model()).path  # what leaves 3 is what enters 4
+        assert ("its layers are off by one" in prove(right, "gguf", path).reason) is slipped
+
+
 def test_the_table_has_a_row_for_each_prompt() -> None:
     proof = prove(vector(), "safetensors", prompts=TEXTS)
     table = proof.to_frame()
