@@ -172,7 +172,8 @@ def test_a_plain_folder_and_files_of_ones_own_are_audited_like_the_organism(tmp_
     with (tmp_path / "b.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("prompt", "note"), *((p.text, "x, y") for p in prompts.harmless[:120])])
     files = ("--harmful", tmp_path / "a.jsonl", "--harmless", tmp_path / "b.csv")
-    done = refusalkit("audit", model, *files, *SMALL, "--quiet", "--out", tmp_path / "out")
+    some = (*SMALL, "--skip", "thinking,plans")
+    done = refusalkit("audit", model, *files, *some, "--quiet", "--out", tmp_path / "out")
     assert done.code == 0 and done.out.startswith("Refusal in mine is carried by one direction"), done
     audit = strict_json((tmp_path / "out" / "audit.json").read_text(encoding="utf-8"))
     assert audit["provenance"]["prompts"]["name"] == "a / b"

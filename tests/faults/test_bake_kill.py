@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import interp
 import steering
+from tests.helpers.forks import Forks
 from tests.helpers.weights import vector
 
 # Stops at one moment of the save, and says so; the test then kills it there.
@@ -38,17 +37,14 @@ baked.save(out)
 
 
 @pytest.mark.parametrize("moment", ["weights", "record"])
-def test_a_save_that_is_killed_leaves_no_folder_that_passes_for_whole(moment: str, tmp_path: Path) -> None:
+def test_a_save_that_is_killed_leaves_no_folder_that_passes_for_whole(
+    moment: str, forks: Forks, tmp_path: Path
+) -> None:
     out = tmp_path / "baked"
-    root = str(Path(__file__).parents[2])
-    process = subprocess.Popen(
-        [sys.executable, "-c", CODE, str(out), moment], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        cwd=root,
-    )  # fmt: skip
-    assert process.stdout is not None
-    assert process.stdout.readline() == "here\n", process.communicate()[1]
-    process.kill()
-    process.communicate()
+    process = forks.start(CODE, out, moment)
+    while process.out != "here\n":
+        assert process.wait(0.02) is None, process.err
+    assert process.kill()
     assert not out.exists()
     assert [p.name for p in tmp_path.iterdir()] == [f"baked.{process.pid}.partial"]
     steering.bake(interp.load("organism:chat"), vector(1, 128)).save(out)

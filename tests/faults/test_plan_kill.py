@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import interp
 from interp import PromptSet
 from tests.helpers.command import tree
+from tests.helpers.forks import COMMAND, Forks, run_whole
 
-CODE = "from refusalkit.cli import main; main()"
 ASK = ("plan", "organism:chat", "--attribute", "list_length", "--probe", "linear", "--seeds", "0", "--segments", "0",
        "--max-new-tokens", "40", "--batch-size", "4", "--no-ask", "--quiet")  # fmt: skip
 
 
-def start(out: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", CODE, *ASK, "--prompts", str(out.parent / "lists.jsonl"), "--out", str(out)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def finish(out: Path) -> str:
-    process = start(out)
-    printed, complaint = process.communicate(timeout=300)
-    assert process.returncode == 0, complaint
-    return printed.replace(str(out), "")
+def arguments(out: Path) -> tuple[object, ...]:
+    return *ASK, "--prompts", out.parent / "lists.jsonl", "--out", out
 
 
 def answers(out: Path) -> bytes:
@@ -33,23 +23,21 @@ def answers(out: Path) -> bytes:
     return file.read_bytes() if file.exists() else b""
 
 
-def test_a_run_killed_in_generation_writes_no_answer_twice(tmp_path: Path) -> None:
+def test_a_run_killed_in_generation_writes_no_answer_twice(forks: Forks, tmp_path: Path) -> None:
     several = interp.prompts("organism:list")
-    PromptSet((*several.train[:120], *several.val[:40], *several.test[:40])).save(tmp_path / "lists.jsonl")
+    PromptSet((*several.train[:70], *several.val[:20], *several.test[:30])).save(tmp_path / "lists.jsonl")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    printed = finish(whole)
+    printed = run_whole(COMMAND, *arguments(whole)).replace(str(whole), "")
     kept = b""
-    for wanted in (20, 90):  # lines
-        process = start(killed)
+    for wanted in (20, 60):  # lines
+        process = forks.start(COMMAND, *arguments(killed))
         while answers(killed).count(b"\n") < wanted and process.poll() is None:
             time.sleep(0.01)
-        assert process.poll() is None, "it ended before it was killed"
-        process.kill()
-        process.communicate()
+        assert process.kill(), "it ended before it was killed"
         now = answers(killed)
         assert now.startswith(kept) and b"\n" in now[len(kept) :]  # what was there is there, and more
         kept = now[: now.rfind(b"\n") + 1]
     assert kept.count(b"\n") < answers(whole).count(b"\n")  # it was in generation
-    assert finish(killed) == printed
+    assert forks.start(COMMAND, *arguments(killed)).finish().replace(str(killed), "") == printed
     assert answers(killed).startswith(kept)
     assert tree(killed) == tree(whole)

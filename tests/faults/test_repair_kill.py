@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from pathlib import Path
+
+from tests.helpers.forks import Forks, run_whole
 
 CODE = """
 import sys
@@ -17,24 +17,19 @@ from tests.helpers.thinking import thinker
 
 texts = Traces.of([Trace(Prompt(f"How to {'so ' * i}do it?", "harmful"), "I see.", "Sure.") for i in range(3)])
 found = steering.repair(
-    thinker(), texts, out=sys.argv[1], refusals=["No.", "Never."], steps=60, batch_size=2, checkpoint_every=1
+    thinker(), texts, out=sys.argv[1], refusals=["No.", "Never."], steps=25, batch_size=2, checkpoint_every=1
 )
 sys.stdout.write(repr(found.losses))
 """
 
 
-def start(out: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", CODE, str(out)], stdout=subprocess.PIPE, text=True)
-
-
-def test_a_repair_that_was_killed_ends_as_if_it_never_was(tmp_path: Path) -> None:
-    whole = start(tmp_path / "whole").communicate(timeout=300)[0]
-    killed = start(tmp_path / "killed")
+def test_a_repair_that_was_killed_ends_as_if_it_never_was(forks: Forks, tmp_path: Path) -> None:
+    whole = run_whole(CODE, tmp_path / "whole")
+    killed = forks.start(CODE, tmp_path / "killed")
     while not (tmp_path / "killed" / "checkpoint.safetensors").exists() and killed.poll() is None:
         time.sleep(0.01)
-    killed.kill()
-    killed.communicate()
-    assert (tmp_path / "killed" / "checkpoint.safetensors").exists(), "it was killed before its end"
-    assert start(tmp_path / "killed").communicate(timeout=300)[0] == whole
+    assert killed.kill(), "it ended before it was killed"
+    assert (tmp_path / "killed" / "checkpoint.safetensors").exists()
+    assert forks.start(CODE, tmp_path / "killed").finish() == whole
     for name in ("adapter_model.safetensors", "adapter_config.json", "repair.json"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

@@ -7,9 +7,6 @@ import errno
 import os
 import random
 import shutil
-import signal
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +17,8 @@ from interp.activations.store.begin import LOCK
 from interp.activations.store.manifest import JOURNAL
 from interp.errors import StoreError
 from tests.helpers.command import tree
-from tests.helpers.forkserver import PROMPTS, Server, capture
+from tests.helpers.forks import Forks
+from tests.helpers.slow_capture import CODE, PROMPTS, capture
 
 CALLS = ("pwrite", "pwritev", "fsync", "replace", "posix_fallocate", "ftruncate", "mkdir", "unlink")
 
@@ -29,37 +27,25 @@ def contents(out: Path) -> dict[str, bytes]:
     return {name: data for name, data in tree(out).items() if name != LOCK}
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.close()
-
-
-def rounds(server: Server, kills: int, seed: int, folder: Path) -> None:
+def rounds(forks: Forks, kills: int, seed: int, folder: Path) -> None:
     rng = random.Random(seed)
     want = {}
     for positions in ("post_inst", "inst"):
-        server.start(folder / positions, positions, 0)
-        assert server.wait() == 0
+        forks.start(CODE, folder / positions, positions, 0).finish()
         want[positions] = contents(folder / positions)
     done = torn = turn = 0
     while done < kills:
         positions = rng.choice(["post_inst", "inst"])
         out = folder / f"killed-{turn}"
         for _ in range(8):
-            pid = server.start(out, positions, 0.002)
-            time.sleep(rng.uniform(0, 0.7))
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-            status = server.wait()
-            if not os.WIFSIGNALED(status):
-                assert status == 0
+            process = forks.start(CODE, out, positions, 0.002)
+            process.wait(rng.uniform(0, 0.7))
+            if not process.kill():
+                assert process.returncode == 0, process.err
                 break
             done += 1
             torn += bool(list(out.rglob("*.partial")))
-        server.start(out, positions, 0)
-        assert server.wait() == 0
+        forks.start(CODE, out, positions, 0).finish()
         assert contents(out) == want[positions]
         interp.open_store(out).verify()
         shutil.rmtree(out)
@@ -67,13 +53,13 @@ def rounds(server: Server, kills: int, seed: int, folder: Path) -> None:
     assert torn >= kills // 3  # they did land in the middle
 
 
-def test_a_capture_killed_ten_times_leaves_the_bytes_of_one_that_was_not(server: Server, tmp_path: Path) -> None:
-    rounds(server, 10, 0, tmp_path)
+def test_a_capture_killed_ten_times_leaves_the_bytes_of_one_that_was_not(forks: Forks, tmp_path: Path) -> None:
+    rounds(forks, 10, 0, tmp_path)
 
 
 @pytest.mark.soak
-def test_a_capture_killed_300_times_leaves_the_bytes_of_one_that_was_not(server: Server, tmp_path: Path) -> None:
-    rounds(server, 300, 1, tmp_path)
+def test_a_capture_killed_300_times_leaves_the_bytes_of_one_that_was_not(forks: Forks, tmp_path: Path) -> None:
+    rounds(forks, 300, 1, tmp_path)
 
 
 class Killed(BaseException):

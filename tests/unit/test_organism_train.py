@@ -2,37 +2,71 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import shutil
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from interp.organism.train import family, train
-from interp.organism.train.model import Size
+from interp.organism.train import family, loop, train
+from interp.organism.train.model import Size, new_tokenizer
 from interp.organism.train.optim import orthogonalise
 
 TINY = Size(width=32, layers=3, heads=2, feed_forward=64)
+SCALE = 0.002
 
 
 def _make(out: Path, seed: int = 0, **others: object) -> Path:
-    return train(out, seed, **{"variants": ("base",), "scale": 0.003, "size": TINY, "progress": False, **others})  # pyright: ignore[reportArgumentType]
+    return train(out, seed, **{"variants": ("base",), "scale": SCALE, "size": TINY, "progress": False, **others})  # pyright: ignore[reportArgumentType]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_pools() -> Iterator[None]:
+    """Few steps need few samples: drawing thousands of them for every stage is most of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "POOL", 300)
+        yield
+
+
+@cache
+def _tokenizer() -> PreTrainedTokenizerFast:
+    return new_tokenizer()
+
+
+@pytest.fixture
+def known_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tokenizer, which is the same for all, is not made anew."""
+    monkeypatch.setattr(family, "new_tokenizer", lambda: copy.deepcopy(_tokenizer()))
 
 
 @pytest.fixture(scope="module")
 def tiny_family(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All stages, a few steps each."""
     out = tmp_path_factory.mktemp("family")
-    return train(out, scale=0.002, size=TINY, progress=False)
+    return train(out, scale=SCALE, size=TINY, progress=False)
+
+
+@pytest.fixture
+def base(tiny_family: Path, tmp_path: Path) -> Path:
+    """A family of which the first stage is done, to be changed."""
+    shutil.copytree(tiny_family / "base", tmp_path / "base")
+    manifest = json.loads((tiny_family / "manifest.json").read_text())
+    manifest["stages"] = {"base": manifest["stages"]["base"]}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    return tmp_path
 
 
 def _weights(folder: Path) -> bytes:
     return (folder / "model.safetensors").read_bytes()
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path: Path) -> None:
-    first = _make(tmp_path / "a")
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tiny_family: Path, tmp_path: Path) -> None:
+    first = tiny_family
     second = _make(tmp_path / "b")
     third = _make(tmp_path / "c", seed=1)
     for name in ("model.safetensors", "tokenizer.json", "config.json", "truth.json"):
@@ -57,12 +91,14 @@ def test_a_finished_stage_is_not_trained_again(tiny_family: Path, monkeypatch: p
         raise AssertionError("a finished stage was run again")
 
     monkeypatch.setattr(family, "_run", refuse)
-    train(tiny_family, scale=0.002, size=TINY, progress=False)
+    train(tiny_family, scale=SCALE, size=TINY, progress=False)
     assert before == {folder.name: _weights(folder) for folder in tiny_family.iterdir() if folder.is_dir()}
 
 
-def test_an_interrupted_family_goes_on_with_the_same_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = _make(tmp_path / "whole", variants=("chat",))
+@pytest.mark.usefixtures("known_tokenizer")
+def test_an_interrupted_family_goes_on_with_the_same_result(
+    tiny_family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = family._run  # pyright: ignore[reportPrivateUsage]
 
     def interrupted(out: Path, stage: family.Stage, *others: object) -> Path:
@@ -76,33 +112,35 @@ def test_an_interrupted_family_goes_on_with_the_same_result(tmp_path: Path, monk
     assert (tmp_path / "halves" / "base").exists() and not (tmp_path / "halves" / "chat").exists()
     monkeypatch.undo()
     resumed = _make(tmp_path / "halves", variants=("chat",))
-    assert _weights(whole / "chat") == _weights(resumed / "chat")
+    assert _weights(tiny_family / "chat") == _weights(resumed / "chat")
 
 
-def test_a_damaged_stage_is_trained_anew(tmp_path: Path) -> None:
-    out = _make(tmp_path)
-    good = _weights(out / "base")
-    (out / "base" / "model.safetensors").write_bytes(good[:100])
-    _make(tmp_path)
-    assert _weights(out / "base") == good
+@pytest.mark.usefixtures("known_tokenizer")
+def test_a_damaged_stage_is_trained_anew(base: Path) -> None:
+    good = _weights(base / "base")
+    (base / "base" / "model.safetensors").write_bytes(good[:100])
+    _make(base)
+    assert _weights(base / "base") == good
 
 
-def test_a_folder_of_another_seed_or_architecture_is_refused(tmp_path: Path) -> None:
-    _make(tmp_path)
+@pytest.mark.usefixtures("known_tokenizer")
+def test_a_folder_of_another_seed_or_architecture_is_refused(base: Path) -> None:
     with pytest.raises(ValueError, match="seed: 0 there, 1 asked for"):
-        _make(tmp_path, seed=1)
+        _make(base, seed=1)
     with pytest.raises(ValueError, match="arch"):
-        _make(tmp_path, arch="qwen3")
-    (tmp_path / "manifest.json").write_text("{")
+        _make(base, arch="qwen3")
+    (base / "manifest.json").write_text("{")
     with pytest.raises(ValueError, match="no manifest"):
-        _make(tmp_path)
+        _make(base)
 
 
+@pytest.mark.usefixtures("known_tokenizer")
 def test_qwen3_can_be_trained_too(tmp_path: Path) -> None:
     out = _make(tmp_path, arch="qwen3")
     assert AutoModelForCausalLM.from_pretrained(out / "base").config.model_type == "qwen3"
 
 
+@pytest.mark.usefixtures("known_tokenizer")
 def test_unknown_variants_and_architectures_are_named_with_the_choices(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="unknown variant teapot"):
         _make(tmp_path, variants=("teapot",))

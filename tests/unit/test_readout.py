@@ -96,15 +96,16 @@ def test_the_best_place_is_chosen_on_validation_and_not_on_test_prompts(monkeypa
     assert got.best["auroc"] < got.table["auroc"].max(), "this seed would tell the two apart"
 
 
-def test_noise_is_not_readable_and_shuffled_labels_are_at_chance(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("n", [12, pytest.param(60, marks=pytest.mark.soak)])
+def test_noise_is_not_readable_and_shuffled_labels_are_at_chance(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
     readable, shuffled, test = 0, [], []
-    for seed in range(30):
+    for seed in range(n):
         fake(monkeypatch, seed, {})
         got = read(prompt_set(seed), positions=("t_inst",), seed=seed)
         readable += got.readable
         shuffled += list(got.table["shuffled"])
         test += list(got.table["auroc"])
-    assert readable <= 1
+    assert readable <= max(1, n // 20)
     assert np.mean(shuffled) == pytest.approx(0.5, abs=0.02)
     assert np.mean(test) == pytest.approx(0.5, abs=0.04)
 

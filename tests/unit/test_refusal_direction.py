@@ -242,8 +242,13 @@ def answers() -> Behaviour:
     return behaviour(organism(), PromptSet(tuple(small), "organism"), max_new_tokens=24)
 
 
+@cache
+def on_the_organism() -> RefusalDirection:
+    return refusal_direction(organism(), answers().prompts, answers=answers(), **SMALL)
+
+
 def test_on_the_organism_removing_the_direction_removes_refusal_and_random_ones_do_not() -> None:
-    found = refusal_direction(organism(), answers().prompts, answers=answers(), max_depth=1.0, **SMALL)
+    found = on_the_organism()
     assert found.behaviour.effect_of_harm()[0] > 0.8
     assert found.metric is not None and found.metric.auroc > 0.95
     assert found.direction is not None and found.causal is not None, found.reason
@@ -253,8 +258,7 @@ def test_on_the_organism_removing_the_direction_removes_refusal_and_random_ones_
     assert np.isfinite(found.to_frame()[["bypass", "induce", "kl"]].dropna().to_numpy()).all()
 
 
-def test_on_the_organism_the_defaults_find_a_direction_that_also_brings_refusal_about() -> None:
-    found = refusal_direction(organism(), answers().prompts, answers=answers(), **SMALL)
-    assert found.direction is not None and found.causal is not None, found.reason
-    assert found.causal.bypass().rate.value <= 0.3
+def test_on_the_organism_the_direction_also_brings_refusal_about() -> None:
+    found = on_the_organism()
+    assert found.causal is not None, found.reason
     assert found.causal.get("add", "harmless").rate.value >= 0.7

@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import re
+from functools import cache
 from html.parser import HTMLParser
 from typing import Any
 
@@ -18,7 +19,7 @@ from refusalkit.audit.numbers import interval, number, seconds
 from refusalkit.audit.panels import SECTIONS, Section
 from refusalkit.audit.report import render_report
 from refusalkit.html import clip, emphasise, flat
-from tests.helpers.audits import CASES, found, no_refusal, none_passes, null_random
+from tests.helpers.audits import CASES, found, no_refusal
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'</textarea>&amp; {{ 7*7 }}"
 
@@ -72,6 +73,18 @@ def _page(audit: dict[str, Any], sections: tuple[Section, ...] = SECTIONS) -> _P
     return _Page(render_report(audit, sections))
 
 
+@cache
+def _html(case: str) -> str:
+    """The page of an audit that is as it was made, drawn once."""
+    return render_report(CASES[case]())
+
+
+@cache
+def _shown(case: str) -> _Page:
+    """The same, read; only looked at."""
+    return _Page(_html(case))
+
+
 def _words(page: _Page) -> str:
     return " ".join(page.text.split())
 
@@ -79,7 +92,7 @@ def _words(page: _Page) -> str:
 @pytest.mark.parametrize("case", CASES)
 def test_the_headline_and_the_findings_come_first(case: str) -> None:
     audit = CASES[case]()
-    text = _words(_page(audit))
+    text = _words(_shown(case))
     places = [text.index(audit["headline"], len(audit["model"]))]
     for finding in audit["findings"]:
         places += [text.index(finding["claim"]), text.index(finding["evidence"])]
@@ -90,11 +103,11 @@ def test_the_headline_and_the_findings_come_first(case: str) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_page_loads_nothing_from_anywhere(case: str) -> None:
-    page = _page(CASES[case]())
+    page = _shown(case)
     assert not page.attributes("src")
     assert all(link.startswith("#") for link in page.attributes("href"))
     assert not {"link", "iframe", "object", "embed", "base", "form"} & {tag for tag, _ in page.tags}
-    html = render_report(CASES[case]())
+    html = _html(case)
     style = html[html.index("<style>") : html.index("</style>")]
     assert "url(" not in style
     assert "@import" not in style
@@ -116,7 +129,7 @@ def test_the_content_policy_lets_exactly_the_two_scripts_of_the_page_run(real_pl
 
 @pytest.mark.parametrize("case", CASES)
 def test_every_figure_has_its_place_and_every_place_its_figure(case: str) -> None:
-    page = _page(CASES[case]())
+    page = _shown(case)
     places = [a["id"] for _, a in page.tags if "plot" in (a.get("class") or "").split()]
     assert places == list(page.block("figures"))
 
@@ -131,7 +144,7 @@ def test_every_figure_has_its_place_and_every_place_its_figure(case: str) -> Non
     ],
 )
 def test_the_pictures_are_those_that_the_outcome_has(case: str, figures: list[str]) -> None:
-    assert list(_page(CASES[case]()).block("figures")) == figures
+    assert list(_shown(case).block("figures")) == figures
 
 
 def test_text_from_strangers_stays_text_everywhere() -> None:
@@ -143,7 +156,7 @@ def test_text_from_strangers_stays_text_everywhere() -> None:
         fixed = ("intervention", "on", "kind", "rule", "contrast", "position", "schema", "classes", "plain_verdict")
         return HOSTILE if isinstance(value, str) and key not in fixed else value
 
-    clean, page = _page(found()), _page(hostile(found()))
+    clean, page = _shown("found"), _page(hostile(found()))
     assert [t for t, _ in page.tags].count("script") == [t for t, _ in clean.tags].count("script")
     assert "img" not in {t for t, _ in page.tags}
     assert not page.attributes("onerror")
@@ -170,7 +183,7 @@ def test_hostile_names_of_positions_and_classes_stay_text_too() -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_the_audit_lies_in_the_page_unchanged(case: str) -> None:
     audit = CASES[case]()
-    assert _page(audit).block("audit") == audit
+    assert _shown(case).block("audit") == audit
 
 
 def test_each_kind_of_finding_has_a_badge_of_its_own_words_sign_and_shape() -> None:
@@ -184,8 +197,8 @@ def test_each_kind_of_finding_has_a_badge_of_its_own_words_sign_and_shape() -> N
 
 
 def test_rates_are_fractions_and_never_percentages() -> None:
-    for case in CASES.values():
-        page = _page(case())
+    for case in CASES:
+        page = _shown(case)
         texts = [_words(page), *page.attributes("title"), json.dumps(page.block("figures"), ensure_ascii=False)]
         # The confidence of an interval is the one percentage there is.
         assert not re.search(r"(?<!95 )(?<!95\u00a0)%(?!\{)", " ".join(texts).replace("95 %", "95"))
@@ -205,8 +218,7 @@ def test_what_is_null_or_not_a_number_is_a_dash() -> None:
 
 def test_the_full_candidate_table_is_there_with_what_each_fails() -> None:
     audit = found()
-    page = _page(audit)
-    text = _words(page)
+    text = _words(_shown("found"))
     table = audit["sections"]["direction"]["table"]
     assert f"All {len(table)} candidates ({sum(r['passed'] for r in table)} pass)" in text
     assert text.count(" chosen") >= 1
@@ -214,26 +226,26 @@ def test_the_full_candidate_table_is_there_with_what_each_fails() -> None:
 
 
 def test_that_none_passes_is_said_with_the_reason() -> None:
-    text = _words(_page(none_passes()))
+    text = _words(_shown("none passes"))
     assert "No direction: none of 30 candidates passes" in text
     assert "Not run: there is no direction to test." in text
 
 
 def test_without_refusal_the_report_says_why_there_are_no_maps() -> None:
-    text = _words(_page(no_refusal()))
+    text = _words(_shown("no refusal"))
     assert "Not looked for: without refusals" in text
     assert "readable, not causal" in text
 
 
 def test_refusal_that_harm_does_not_explain_shows_its_own_direction_and_that_of_harm() -> None:
-    text = _words(_page(null_random()))
+    text = _words(_shown("null random"))
     assert "AUROC 0.51 [0.43, 0.58]" in text
     assert "the mean of the answered prompts" in text
     assert "Is harm, as it is read, acted on?" in text
 
 
 def test_answers_stand_side_by_side_with_the_phrase_marked() -> None:
-    html = render_report(found())
+    html = _html("found")
     assert "<mark>I cannot help</mark> with that request." in html
     assert html.count('class="sides"') == 12
 
@@ -248,7 +260,7 @@ def test_a_section_whose_data_is_missing_is_left_out() -> None:
 
 
 def test_a_null_section_without_a_line_for_it_is_left_out() -> None:
-    assert "harm" not in _page(found()).attributes("id")
+    assert "harm" not in _shown("found").attributes("id")
 
 
 def test_a_new_section_is_a_template_and_a_line(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

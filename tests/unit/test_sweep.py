@@ -149,7 +149,7 @@ def null_sweep(seed: int) -> probes.Sweep:
 
 
 def test_noise_is_not_found() -> None:
-    found = [null_sweep(seed) for seed in range(20)]
+    found = [null_sweep(seed) for seed in range(12)]  # every kind of nothing under every probe
     assert sum(got.readable for got in found) <= 1
     assert all(got.verdict.startswith("Nothing found") for got in found if not got.readable)
 
