@@ -213,11 +213,9 @@ def _from_organism(source: str, label: str | None) -> _Found:
                 f"{source!r}: the organism has no wrapper {family!r}: {', '.join(grammar.FAMILIES)}; nor is it one "
                 f"of its tasks, which stand alone: {', '.join(ORGANISM_TASKS)}"
             )
+        ranked = [sorted(grammar.items("safety", split, family=family), key=_rank) for split in ("train", "test")]
         for name in (HARMFUL, HARMLESS):
-            seen, unseen = (
-                sorted((i for i in grammar.items("safety", s, family=family) if i.label == name), key=_rank)
-                for s in ("train", "test")
-            )
+            seen, unseen = ([i for i in items if i.label == name] for items in ranked)
             held = len(seen) // 5  # the same combinations under every wrapper, so that sets can be joined
             for split, items in (("train", seen[held:]), ("val", seen[:held]), ("test", unseen)):
                 chosen += [
