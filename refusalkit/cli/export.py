@@ -79,7 +79,7 @@ def export(
     )
     if not proof.ok:
         raise RefusalkitError(f"{out} was written, but is not proved: {proof.reason}")
-    typer.echo("proved: it does there what it does here")
+    typer.echo("proved: read by its program's rules, it does what the vector does here")
 
 
 def _check(

@@ -32,7 +32,7 @@ def test_every_format_is_written_proved_and_read_back(format: str, llama: Path, 
     done = refusalkit(*given, "--out", out)
     assert done.code == 0, done.err
     assert "note: the provenance is left behind" in done.out
-    assert "proved: it does there what it does here" in done.out
+    assert "proved: read by its program's rules" in done.out
     back = refusalkit("export", out, "--from", format, "--out", tmp_path / "back.safetensors", "--model", llama)
     assert back.code == 0, back.err
     again = steering.SteeringVector.load(tmp_path / "back.safetensors")
