@@ -16,7 +16,6 @@ from steering import SteeringVector, import_vector
 from tests.helpers.tiny import tiny_model, tiny_tokenizer
 from tests.helpers.weights import vector
 
-
 PROMPTS = PromptSet(tuple(Prompt(f"Tell me about {what}.", "harmless", what) for what in ("rivers", "bread", "cats")))
 HOW: dict[str, Any] = {"judge": judge, "max_new_tokens": 6, "seed": 0}
 
