@@ -5,6 +5,7 @@ Needs no torch, so that a wrong name is said at once.
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
 
 from interp.errors import ModelError
@@ -46,6 +47,8 @@ def model_folder(name: str) -> Path | None:
         raise ModelError(
             f"the folder {folder} is no model: it has no config.json; give a folder written by save_pretrained"
         )
+    if not here and get_close_matches(name.partition(":")[0], ["organism"], cutoff=0.8):
+        raise ModelError(f"there is no model {name!r}: did you mean organism?")
     looks_like_a_path = name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1
     if not here and (looks_like_a_path or len(name) > _HUB_ID_LIMIT):
         raise ModelError(f"there is no model folder at {shorten(name, 200)}: check the path")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from interp.errors import RefusalkitError
 from interp.model.model import Model
+from interp.text.prompts import PromptSet
+from probes.answers import Judge, behaviour
 from steering import Proof, SteeringVector, bake, export, lora, verify
+from steering.doses import Dose, doses
 
 FOLDER = "exports"
 FILES = {
@@ -21,10 +25,25 @@ FILES = {
     "lora": ("peft, as an adapter", "adapter"),
 }
 """By format: who reads it, and its name in the folder."""
+STRENGTHS = (0.25, 0.5, 0.75, 1.0)
+BROKEN = 0.1
+"""Repeated 4-grams above those of the plain model, from which on an answer is taken for broken text."""
 
 
-def exports_section(model: Model, vector: SteeringVector, folder: Path) -> dict[str, Any]:
-    """Write the vector for every program that can do what it does, and prove each file.
+def exports_section(
+    model: Model,
+    vector: SteeringVector,
+    folder: Path,
+    asked: PromptSet,
+    *,
+    judge: Judge,
+    max_new_tokens: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Write the vector for every program that can do what it does, prove each file, and measure what it does.
+
+    Other programs add a vector at every token, of the answer too. That is another intervention than the one that the
+    audit tests, so it is measured, at several strengths and beside a random vector.
 
     A format that cannot say what the vector does, or a model that has no place for it in its weights, is a row with the
     reason.
@@ -33,7 +52,12 @@ def exports_section(model: Model, vector: SteeringVector, folder: Path) -> dict[
         model: The audited model.
         vector: The vector as it was saved.
         folder: The audit's folder; what an earlier run left under `exports` is replaced.
+        asked: Harmless prompts that are not held out, on which it is measured.
+        judge: As for the audit.
+        max_new_tokens: Longest answer.
+        seed: Of the random vector.
     """
+    vector = replace(vector, positions=("all",), phase="both")
     shutil.rmtree(folder / FOLDER, ignore_errors=True)
     (folder / FOLDER).mkdir()
     rows: list[dict[str, Any]] = []
@@ -50,7 +74,28 @@ def exports_section(model: Model, vector: SteeringVector, folder: Path) -> dict[
         except (RefusalkitError, ImportError) as error:
             row["reason"] = str(error)
         rows.append(row)
-    return {"rows": rows, "layers": list(vector.layers), "site": vector.site}
+    found = _measured(model, vector, asked, judge, max_new_tokens, seed)
+    plain = found[0].repetition
+    whole = [d for d in found if d.arm == "vector" and d.repetition <= plain + BROKEN]
+    return {
+        "rows": rows,
+        "layers": list(vector.layers),
+        "site": vector.site,
+        "n": len(asked),
+        "doses": [{**d.to_row(), "broken": d.repetition > plain + BROKEN} for d in found],
+        "whole_up_to": max((d.strength for d in whole), default=None),
+    }
+
+
+def _measured(
+    model: Model, vector: SteeringVector, asked: PromptSet, judge: Judge, max_new_tokens: int, seed: int
+) -> list[Dose]:
+    """The plain model, the vector at every strength, and a random one."""
+    plain = behaviour(model, asked, judge=judge, max_new_tokens=max_new_tokens)
+    arms: list[tuple[str, float, Any]] = [("plain", 0.0, [])]
+    arms += [("vector", strength, (vector * strength).edits()) for strength in STRENGTHS]
+    arms += [("random", 1.0, vector.random_like(seed).edits())]
+    return [doses(model, asked, [arm], plain, judge=judge, max_new_tokens=max_new_tokens, seed=seed)[0] for arm in arms]
 
 
 def exports_kept(section: dict[str, Any], folder: Path) -> bool:

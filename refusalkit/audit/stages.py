@@ -139,7 +139,8 @@ class Stages:
             raise RefusalkitError(
                 f"cannot write to {self.folder.path}: {error.strerror or error}; make room"
             ) from error
-        SteeringVector.from_direction(found.direction).save(self._vector)
+        # As the causal check adds it; a vector that goes on into the answer is another intervention.
+        SteeringVector.from_direction(found.direction, phase="prompt").save(self._vector)
         section["vector"] = "vectors/refusal.safetensors"
         if contrast == "refused":
             value, low, high = reads_harm(self.model, found.direction, self.prompts.test)
@@ -201,7 +202,11 @@ class Stages:
         )
 
     def _exports(self) -> dict[str, Any]:
-        return exports_section(self.model, SteeringVector.load(self._vector), self.folder.path)
+        asked = self.prompts.val.harmless if len(self.prompts.val.harmless) else self.prompts.harmless
+        return exports_section(
+            self.model, SteeringVector.load(self._vector), self.folder.path, asked, judge=self.judge,
+            max_new_tokens=self.settings.max_new_tokens, seed=self.settings.seed,
+        )  # fmt: skip
 
     def _plans(self, thought: bool) -> dict[str, Any]:
         return plans_section(

@@ -79,7 +79,7 @@ def export(
     )
     if not proof.ok:
         raise RefusalkitError(f"{out} was written, but is not proved: {proof.reason}")
-    typer.echo("proved: it does there what it does here")
+    typer.echo("proved: read by its program's rules, it does what the vector does here")
 
 
 def _check(
@@ -92,9 +92,7 @@ def _check(
         raise FormatError(f"there is no vector at {vector}")
     chosen = format or _SUFFIXES.get(out.suffix.lower())
     if chosen is None:
-        raise FormatError(
-            f"{out} does not say which format is wanted: give --format {'|'.join((*_VECTORS, *_WEIGHTS))}"
-        )
+        raise FormatError(f"{out} does not say which format is wanted: give --format, one of: {_ALL}")
     if chosen not in (*_VECTORS, *_WEIGHTS):
         raise FormatError(f"there is no format {chosen!r}; known: {_ALL}")
     if source is not None and source not in _VECTORS:

@@ -32,7 +32,7 @@ def test_every_format_is_written_proved_and_read_back(format: str, llama: Path, 
     done = refusalkit(*given, "--out", out)
     assert done.code == 0, done.err
     assert "note: the provenance is left behind" in done.out
-    assert "proved: it does there what it does here" in done.out
+    assert "proved: read by its program's rules" in done.out
     back = refusalkit("export", out, "--from", format, "--out", tmp_path / "back.safetensors", "--model", llama)
     assert back.code == 0, back.err
     again = steering.SteeringVector.load(tmp_path / "back.safetensors")
@@ -41,9 +41,8 @@ def test_every_format_is_written_proved_and_read_back(format: str, llama: Path, 
 
 
 def test_a_strength_is_written_into_the_file(llama: Path, saved: Path, tmp_path: Path) -> None:
-    done = refusalkit(
-        "export", saved / "one.safetensors", "--strength", 4, "--out", tmp_path / "v.gguf", "--model", llama
-    )
+    out = tmp_path / "v.gguf"
+    done = refusalkit("export", saved / "one.safetensors", "--strength", 4, "--out", out, "--model", llama)
     assert done.code == 0 and "the coefficient 2 is multiplied into the vectors" in done.out, done.err
     assert steering.import_vector(out).vectors[1].allclose(2 * vector())
 
@@ -82,7 +81,7 @@ def test_what_acts_on_some_tokens_is_refused_until_told_to_act_everywhere(
         (("{saved}/narrow.safetensors", "--out", "v.gguf", "--model", "{llama}"), "has width 40"),
         (("{saved}/one.safetensors", "--out", "v.gguf", "--model", "organism:chat"), "has width"),
         (("{saved}/one.safetensors", "--out", "v.gguf", "--model", "./nowhere"), "no model folder at ./nowhere"),
-        (("{llama}/config.json", "--out", "v.gguf", "--model", "{llama}"), "format"),
+        (("{llama}/config.json", "--out", "v.gguf", "--model", "{llama}"), "no readable safetensors file"),
     ],
 )
 def test_bad_input_is_one_message_and_writes_nothing(

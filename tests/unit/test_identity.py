@@ -68,6 +68,12 @@ def test_a_path_with_nothing_behind_it_is_no_model(name):
         model_folder(name)
 
 
+@pytest.mark.parametrize("name", ["organsim", "organisms", "organsim:chat"])
+def test_a_slip_in_the_organisms_name_is_said_before_the_hub_is_asked(name):
+    with pytest.raises(ModelError, match="did you mean organism"):
+        model_folder(name)
+
+
 def test_names_are_told_apart(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     assert organism_variant("organism") == "chat"
