@@ -137,8 +137,6 @@ def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     with pytest.raises(ProbeError, match="it is a file; give another folder"):
         probes.plan(model(), lists(), "list_length", out=file, **QUICK)
     with pytest.raises(ProbeError, match="cannot write to .*below: Not a directory"):
-        ProbeError, match="cannot write to .*below; give another folder|cannot write to .*Not a directory"
-    ):
         probes.plan(model(), lists(), "list_length", out=file / "below", **QUICK)
     assert file.read_text() == "mine"
 

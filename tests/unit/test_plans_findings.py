@@ -32,7 +32,7 @@ def row(key: str = "refusal", claim: str = "planned", *, last: float = 0.9, **mo
         "reason": "", "n": 100, "groups": 90, "apart": {"cut off": 3}, "labels": {"complied": 50, "refused": 50},
         "metric": "accuracy", "claim": claim, "sentence": "accuracy 0.80 at the last prompt token", "alpha": 0.01,
         "margin": 0.1, "n_test": 40, "late": None, "score": along[0], "best_baseline": "first token",
-        "difference": baselines[-1]["difference"], "layers": [2, 2, 3], "first": "prompt", "shape": "flat",
+        "difference": baselines[-1]["difference"], "layer": 2, "layers": [2, 2, 3], "first": "prompt", "shape": "flat",
         "share_at_prompt": 0.9, "missing": ["asked"],
         "by_layer": [{"layer": i, "value": 0.6 + i / 20, "low": 0.5, "high": 0.9} for i in range(5)],
         "along": along, "baselines": baselines, **more,
