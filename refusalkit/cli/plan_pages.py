@@ -34,13 +34,13 @@ def write_plan_page(found: Plan, out: Path) -> None:
     fit = found.fit
     name = worded(found.attribute.name)
     title = f"What {found.model} knows of its answer beforehand: {name}"
-    about = f" {found.attribute.about.rstrip('.')}." if found.attribute.about else ""
+    about = found.attribute.about.rstrip(".") or name
     names = ", ".join(map(str, fit.seeds))
     seeds = f"{len(fit.seeds)} seeds ({names})" if len(fit.seeds) > 1 else f"seed {names}"
     lead = [
         f"{found.claim}: {fit.verdict.sentence}.",
         f"“{found.claim}” means: {MEANINGS[found.claim]}.",
-        f"{name[:1].upper()}{name[1:]}:{about} {found.kept()} They are of {fit.n_groups} groups of prompts; "
+        f"Foretold: {about}. {found.kept()} They are of {fit.n_groups} groups of prompts; "
         f"{_tested(found)}, with {seeds}; {_layers(found)}.",
     ]
     panels = [
@@ -79,7 +79,7 @@ def write_causal_page(caused: PlanCausal, provenance: Mapping[str, Any], out: Pa
     )
     panels = [
         Panel("Dose and response", text, caused.plot()),
-        Panel("A few answers", "Of the test prompts, those first whose answer changed.", rows=examples),
+        Panel("A few answers", "Of the test prompts; those whose answer changed, if any did.", rows=examples),
         Panel("Tried on validation prompts", "The smallest dose that does nine tenths of the most that any does.",
               rows=tried, folded=True),
         _provenance(provenance),
