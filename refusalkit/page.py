@@ -17,12 +17,14 @@ class Panel:
         text: A line below it.
         figure: A plotly figure.
         rows: A table, one mapping of column to cell per row.
+        folded: Whether it is shown only when it is asked for.
     """
 
     title: str
     text: str = ""
     figure: Any = None
     rows: Sequence[Mapping[str, str]] = field(default_factory=list[Mapping[str, str]])
+    folded: bool = False
 
 
 def render_page(over: str, title: str, lead: Sequence[str], panels: Sequence[Panel]) -> str:

@@ -106,12 +106,12 @@ def _begun(path: Path, kind: Kind, header: Row) -> dict[int, Row]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(header) + "\n", encoding="utf-8")
         return {}
-    text = path.read_text(encoding="utf-8")
-    whole, _, _ = text.rpartition("\n")
     try:
-        lines = [json.loads(line) for line in whole.splitlines() if line]
-    except json.JSONDecodeError as error:
-        raise PromptError(f"{path} is no file of {kind.name} ({error.msg}): give another name") from error
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise PromptError(f"{path} is no text file: give another name, or delete it to start over") from error
+    whole, _, _ = text.rpartition("\n")
+    lines = [_parsed(path, kind, n, line) for n, line in enumerate(whole.split("\n"), 1) if line]
     if not lines:  # cut short in its first line
         path.write_text(json.dumps(header) + "\n", encoding="utf-8")
         return {}
@@ -128,6 +128,18 @@ def _begun(path: Path, kind: Kind, header: Row) -> dict[int, Row]:
         return {int(line["index"]): line for line in lines[1:]}
     except (KeyError, TypeError, ValueError) as error:
         raise PromptError(f"{path} is damaged ({error!r}): delete it to start over") from error
+
+
+def _parsed(path: Path, kind: Kind, number: int, line: str) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        if number == 1:
+            raise PromptError(f"{path} is no file of {kind.name} ({error.msg}): give another name") from error
+        raise PromptError(
+            f"{path}, line {number} is damaged ({error.msg}): delete that line, and the same call writes what it held "
+            "anew, or delete the file to start over"
+        ) from error
 
 
 def _append(path: Path, rows: list[Row]) -> None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from probes.figures.planning import LOOK, PROBE
+from probes.figures.planning import LOOK, PROBE, score_rings
 from probes.figures.style import (
     NEUTRAL,
     axis_names,
@@ -28,13 +28,14 @@ _LEFT, _RIGHT = [0.0, 0.46], [0.54, 1.0]
 def plan_grid(rows: Sequence[Mapping[str, Any]]) -> Any:
     """A row of two panels for each attribute: at the last prompt token by layer, and along what is written.
 
-    The line with its 95 % band is the linear probe; level lines are baselines, the grey band shuffled labels. The ring
-    marks the layer chosen on validation rows on the left, on the right where the probe first exceeds every baseline.
+    The line with its 95 % band is the linear probe; level lines are baselines, the grey band shuffled labels. On the
+    left, rings mark the layers that the seeds chose on validation rows, at the height of the score that they make
+    together; on the right, where the probe first exceeds every baseline.
 
     Args:
         rows: For each attribute `title`, `score` (the score's name), `by_layer` (`layer`, `value`, `low`, `high`),
-            `chosen` (the layer), `along` (`position`, `region`, `value`, `low`, `high`, the prompt first), `first` (a
-            position, or None) and `baselines` (`baseline`, `value`, `low`, `high`).
+            `chosen` (the layer of each seed), `along` (`position`, `region`, `value`, `low`, `high`, the prompt first),
+            `first` (a position, or None) and `baselines` (`baseline`, `value`, `low`, `high`).
     """
     import plotly.graph_objects as go
 
@@ -98,14 +99,16 @@ def _panel(figure: Any, k: int, row: Mapping[str, Any], *, by_layer: bool, seen:
         )  # fmt: skip
     _baselines(figure, row["baselines"], ends, on, seen)
     _probe(figure, x, points, on, seen, by_layer=by_layer)
-    marked = row["chosen"] if by_layer else row["first"]
-    at = next((i for i, p in enumerate(points) if p["layer" if by_layer else "position"] == marked), None)
-    if at is not None:
-        name = "layer chosen on validation" if by_layer else "first above every baseline"
+    first = [i for i, p in enumerate(points) if p.get("position") == row["first"]]
+    if by_layer or first:
+        ring = score_rings(row["chosen"], row["along"][0]["value"]) if by_layer else {
+            "x": first, "y": [points[i]["value"] for i in first], "mode": "markers",
+            "hovertemplate": "first above every baseline<extra></extra>",
+            "marker": {"symbol": "circle-open", "size": 14, "color": PROBE, "line": {"width": 2}},
+        }  # fmt: skip
         figure.add_scatter(
-            x=[x[at]], y=[points[at]["value"]], mode="markers", name="chosen, or first above every baseline",
-            legendgroup="ring", showlegend="ring" not in seen, hovertemplate=f"{name}<extra></extra>",
-            marker={"symbol": "circle-open", "size": 13, "color": PROBE, "line": {"width": 2}}, **on,
+            **ring, name="the score that counts, or first above every baseline", legendgroup="ring",
+            showlegend="ring" not in seen, **on,
         )  # fmt: skip
         seen.add("ring")
     step = max(1, math.ceil(len(x) / 8)) if by_layer else 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +28,9 @@ _TITLES = {"linear": "linear probe", "mlp": "probe with a hidden layer"}
 def plan_layers(fit: PlanFit) -> Any:
     """Score at the last prompt token by layer, with what foretells the attribute without looking inside.
 
-    Lines with 95 % bands: probes. Named lines at the right: baselines; the band is that of the best of them. The ring
-    marks the layer chosen on validation rows (by most seeds), whose score the verdict rests on.
+    Lines with 95 % bands: probes, at each layer the mean over seeds. Named lines at the right: baselines; the band is
+    that of the best of them. Each seed chooses a layer of its own on validation rows: rings mark these layers, at the
+    height of the score that the verdict rests on, which need not be on the line.
 
     Args:
         fit: The fit.
@@ -44,13 +46,7 @@ def plan_layers(fit: PlanFit) -> Any:
     for kind, rows in table.groupby("probe", sort=False):
         colour = PROBE if kind == fit.kinds[0] else _MLP
         _line(figure, rows["layer"].tolist(), rows, colour, _TITLES[str(kind)], "layer %{x}")
-    chosen = fit.chosen[(fit.chosen["position"] == PROMPT) & (fit.chosen["probe"] == fit.kinds[0])]["layer"]
-    at = int(chosen.mode().iloc[0])
-    height = table[(table["layer"] == at) & (table["probe"] == fit.kinds[0])]["value"].iloc[0]
-    figure.add_scatter(
-        x=[at], y=[height], mode="markers", name="chosen on validation", hoverinfo="skip", cliponaxis=False,
-        marker={"symbol": "circle-open", "size": 14, "color": PROBE, "line": {"width": 2}},
-    )  # fmt: skip
+    figure.add_scatter(**score_rings(fit.layers, fit.comparisons.probe[PROMPT].value), name="the score that counts")
     step = max(1, math.ceil(len(layers) / 14))
     figure.update_layout(
         xaxis={"title": {"text": "layer (after the block), last prompt token"}, "range": [low - pad, high + pad],
@@ -58,6 +54,21 @@ def plan_layers(fit: PlanFit) -> Any:
         yaxis=_score_axis(fit, table), legend=legend_above(),
     )  # fmt: skip
     return _finish(figure, labels)
+
+
+def score_rings(chosen: Sequence[int], value: float) -> dict[str, Any]:
+    """A ring at every layer that a seed chose, all at the one score that they make together."""
+    counts = Counter(chosen)
+    layers = sorted(counts)
+    seeds = f" by %{{customdata}} of {len(chosen)} seeds" if len(chosen) > 1 else ""
+    return {
+        "x": layers, "y": [value] * len(layers), "mode": "lines+markers", "cliponaxis": False,
+        "customdata": [counts[layer] for layer in layers],
+        "line": {"color": PROBE, "width": 1.2, "dash": "dot"},
+        "marker": {"symbol": "circle-open", "size": 14, "color": PROBE, "line": {"width": 2}},
+        "hovertemplate": f"layer %{{x}}, chosen on validation{seeds}<br>the score that counts: %{{y:.2f}}"
+        "<extra></extra>",
+    }  # fmt: skip
 
 
 def plan_along(fit: PlanFit) -> Any:
@@ -160,13 +171,16 @@ def plan_scaling(fits: Mapping[str, PlanFit], sizes: Mapping[str, float] | None 
     )  # fmt: skip
 
 
-def plan_dose(table: Any, attribute: str) -> Any:
+def plan_dose(table: Any, attribute: str, kind: str = "regression") -> Any:
     """Mean attribute under a dose of the probe's direction, with random directions of the same norm as a band.
+
+    The dose counts standard deviations of the projection that the probe reads, over training prompts.
 
     Args:
         table: pandas, a row per dose and draw: `dose`, `kind` (`"probe"` or `"random"`), `draw`, `value`, `low`,
             `high` (95 %).
         attribute: What is measured, for the axis.
+        kind: Of the attribute; of `"classes"`, it is the share of answers with the class that they are steered to.
     """
     import plotly.graph_objects as go
 
@@ -190,14 +204,20 @@ def plan_dose(table: Any, attribute: str) -> Any:
         type="line", x0=0, x1=0, y0=0, y1=1, yref="y domain", line={"color": NEUTRAL, "width": 1, "dash": "dot"}
     )
     figure.update_layout(
-        xaxis={"title": {"text": "dose"}, "showgrid": False, "fixedrange": True},
-        yaxis={"title": {"text": f"mean {plain(attribute)}"}, "fixedrange": True}, legend=legend_above(),
+        xaxis={"title": {"text": "dose (standard deviations of the projection)"}, "showgrid": False,
+               "fixedrange": True},
+        yaxis={"title": {"text": plain(_measured(attribute, kind))}, "fixedrange": True}, legend=legend_above(),
     )  # fmt: skip
     margin = {"l": 58, "r": 14, "b": 46}
     return dress(
         figure, wide={"height": 320, "margin": {**margin, "t": 44}},
         narrow={"height": 350, "margin": {**margin, "t": 84}}, narrow_below=560,
     )  # fmt: skip
+
+
+def _measured(attribute: str, kind: str) -> str:
+    name = attribute.replace("_", " ")
+    return f"mean {name}" if kind == "regression" else f"share with the {name} steered to"
 
 
 def plan_transfer_map(transfer: PlanTransfer) -> Any:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from interp.errors import ProbeError
+from interp.text.checks import shorten
 from interp.text.prompts import Prompt
 from interp.text.task import Task
 
@@ -176,10 +177,14 @@ def as_attribute(given: Attribute | str) -> Attribute:
     """An attribute by name, or `FILE.py:function`, or as it is.
 
     Raises:
-        ProbeError: When there is no such attribute, file or function, or the file fails.
+        ProbeError: When there is no such attribute, file or function, the file fails, or it is a plain function.
     """
     if isinstance(given, Attribute):
         return given
+    if not isinstance(given, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if callable(given):
+            raise ProbeError(_no_attribute(getattr(given, "__name__", shorten(repr(given)))))
+        raise ProbeError(f"{shorten(repr(given))} is no attribute: give one, its name, or FILE.py:function")
     if ".py:" in given or given.endswith(".py"):
         return _from_file(given)
     known = {**_shipped(), **REGISTRY}
@@ -227,15 +232,19 @@ def _from_file(given: str) -> Attribute:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # the user's own code
+    except (Exception, SystemExit) as error:  # the user's own code
         raise ProbeError(f"{path} fails: {type(error).__name__}: {error}") from error
     found = getattr(module, function)
     if not isinstance(found, Attribute):
-        raise ProbeError(
-            f"{function} of {path} is no attribute: put @probes.attribute('regression') or "
-            "@probes.attribute('classes') before it"
-        )
+        raise ProbeError(_no_attribute(f"{function} of {path}"))
     return found
+
+
+def _no_attribute(what: str) -> str:
+    return (
+        f"{what} is no attribute: put @probes.attribute('regression') (it gives numbers) or "
+        "@probes.attribute('classes') (it gives words) before it"
+    )
 
 
 _KNOWN = "probes.planning.known"

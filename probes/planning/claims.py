@@ -47,6 +47,17 @@ LATE = "decided late"
 NOT_READABLE = "not readable"
 CANNOT_TELL = "cannot tell"
 CLAIMS = (PLANNED, FIRST_TOKEN, IN_WORDS, WHILE_THINKING, LATE, NOT_READABLE, CANNOT_TELL)
+MEANINGS = {
+    PLANNED: "before a word is written, the states tell it better than the words of the prompt and the first token do",
+    FIRST_TOKEN: "the states tell it, and the first token alone tells as much: the answer has begun, and no plan "
+    "beyond that token is shown",
+    IN_WORDS: "the states tell it, and the words of the prompt alone tell as much",
+    WHILE_THINKING: "the states at the prompt do not tell it, those in the thought do",
+    LATE: "the states at the prompt do not tell it, those in the answer do",
+    NOT_READABLE: "a linear probe reads less than the margin above what can be said without looking at anything",
+    CANNOT_TELL: "the intervals leave more than one of the other verdicts open: more prompts may settle it",
+}  # fmt: skip
+"""What each claim means, in words."""
 MARGIN = 0.1
 ALPHA = 0.01
 
@@ -122,7 +133,7 @@ def decide(c: Comparisons, alpha: float = ALPHA, margin: float = MARGIN) -> Verd
     evidence = _evidence(c, rivals, best, alpha, margin)
     evidence |= {"unbeaten": unbeaten, "explained by": explain, "late": late}
     score = f"{NAMES[c.metric]} {_shown(c.probe[PROMPT], c.metric)} at the last prompt token"
-    gap = f"{over[best].value:+.2f} [{', '.join(f'{v:+.2f}' for v in over[best].interval())}] over {best}"
+    gap = f"{_gap(over[best])} over {best}"
     if readable and not unbeaten:
         return Verdict(PLANNED, f"{score}, {gap}, the best baseline", evidence)
     if readable and explain:
@@ -134,9 +145,8 @@ def decide(c: Comparisons, alpha: float = ALPHA, margin: float = MARGIN) -> Verd
             name = max(sorted(told), key=lambda n: c.baselines[n].value)
             return Verdict(IN_WORDS, f"{score}, but the {name} tells as much: {_against(c, name)}", evidence)
     if readable:
-        return Verdict(
-            CANNOT_TELL, f"{score}: readable, but not shown to beat {' and '.join(unbeaten)}; add prompts", evidence
-        )
+        open_ = " and ".join(f"{name} ({_gap(over[name])})" for name in unbeaten)
+        return Verdict(CANNOT_TELL, f"{score}: readable, but not shown to beat {open_}; add prompts", evidence)
     high = max(over[name].interval()[1] for name in chance)
     above = max(over[name].value for name in chance)
     trace = f"{score}, {above:+.2f} over the baselines that read nothing (at most {high:+.2f})"
@@ -191,6 +201,9 @@ def _shown(joint: Joint, metric: str) -> str:
 
 
 def _against(c: Comparisons, name: str) -> str:
-    d = c.over[PROMPT][name]
-    low, high = d.interval()
-    return f"{c.baselines[name].value:.2f}, a difference of {d.value:+.2f} [{low:+.2f}, {high:+.2f}]"
+    return f"{c.baselines[name].value:.2f}, a difference of {_gap(c.over[PROMPT][name])}"
+
+
+def _gap(difference: Joint) -> str:
+    low, high = difference.interval()
+    return f"{difference.value:+.2f} [{low:+.2f}, {high:+.2f}]"

@@ -4,10 +4,14 @@ A probe may read what nothing else reads. So the state is moved by so many stand
 foretells, the answer is written anew, and its attribute is read off. The direction is the probe's pattern, the states'
 covariance with what it foretells (Haufe et al. 2014), since its weights say how to read and not where states vary.
 Random directions of the same norm are the control.
+
+Causal is not planned: a state that is moved may change the answer through its first token alone, and in the last layer
+nothing else can, since no later token reads what the last block puts out.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,12 +24,18 @@ from interp.direction import Direction
 from interp.errors import ProbeError
 from interp.model.model import Model
 from interp.progress import progress_bar
+from interp.text.checks import shorten
 from probes.planning.planned import Plan, fitting_length
 from probes.planning.steered import Floats, Outcome, Runs, effect, lost_share
 
 DOSES = (1.0, 2.0, 4.0)
 MOST_LOST = 0.2
 """Answers that an edit may make unreadable before its effect counts for nothing."""
+SAME = 0.9
+"""Share of the largest effect on validation prompts from which on a smaller dose counts as doing the same."""
+
+
+LAST = "That is the last layer, which no later token reads: nothing beyond the first token is shown to be planned."
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,12 +43,14 @@ class PlanCausal:
     """What steering along a planning probe does to the attribute.
 
     Attributes:
+        model: The model's name.
         attribute: Its name.
         kind: `"regression"`: the effect is half the difference between the mean at `+dose` and at `-dose`; `"classes"`:
             the share of answers that become the class they are steered to, less that without steering.
         position: The token that is moved.
         layer: Where; chosen on validation prompts, as is the dose.
-        dose: In standard deviations of what the probe foretells of training prompts.
+        last: Whether that is the last layer, whose states reach the answer through its first token alone.
+        dose: In standard deviations of the projection on the probe, over training prompts.
         effect: On test prompts, at that dose.
         low: Lower end of its 95 % interval (bootstrap over groups).
         high: Upper end.
@@ -55,10 +67,12 @@ class PlanCausal:
         examples: A few test prompts with what was written before and after.
     """
 
+    model: str
     attribute: str
     kind: str
     position: str
     layer: int
+    last: bool
     dose: float
     effect: float
     low: float
@@ -76,14 +90,23 @@ class PlanCausal:
     @property
     def sentence(self) -> str:
         """The verdict in words."""
-        what = "the attribute" if self.kind == "regression" else "the share that becomes the class steered to"
-        most = max(self.random, key=abs)
+        name, dose = self.attribute.replace("_", " "), f"{self.dose:g}"
+        if self.kind == "regression":
+            what, unit = f"mean {name}", f", half the difference between +{dose} and -{dose}"
+        else:
+            what, unit = f"the share of answers with the {name} steered to", ", against no steering"
+        there = [r for r in self.random if math.isfinite(r)]
+        among = f"{min(there):+.2f} to {max(there):+.2f}" if there else "nothing that can be read"
         figures = (
-            f"steering {self.dose:g} standard deviations at layer {self.layer}, {self.position}, moves {what} by "
-            f"{self.effect:+.2f} [{self.low:+.2f}, {self.high:+.2f}] on {self.n} test prompts, random directions by "
-            f"{most:+.2f} at most; {self.lost:.0%} of the answers lose the attribute"
+            f"at layer {self.layer}, {self.position}, {dose} standard deviations of the projection move {what} by "
+            f"{self.effect:+.2f} [{self.low:+.2f}, {self.high:+.2f}]{unit}, on {self.n} test prompts; "
+            f"{len(self.random)} random directions of the same norm move it by {among}; {self.lost:.0%} of the answers "
+            "lose the attribute"
         )
-        return f"{'readable and causal' if self.holds else 'readable, not causal'}: {figures}."
+        verdict = "readable and causal" if self.holds else "readable, not causal"
+        if not (self.holds and self.last):
+            return f"{verdict}: {figures}."
+        return f"{verdict}, through its first token alone: {figures}. {LAST}"
 
     def to_frame(self) -> Any:
         """The dose-response (pandas)."""
@@ -93,7 +116,10 @@ class PlanCausal:
         """The dose-response, random directions beside (plotly)."""
         from probes.figures.planning import plan_dose
 
-        return plan_dose(self.table, self.attribute)
+        return plan_dose(self.table, self.attribute, self.kind)
+
+    def __repr__(self) -> str:
+        return f"PlanCausal of {self.model}, {self.attribute}: {self.sentence}"
 
 
 def plan_causal(
@@ -113,8 +139,9 @@ def plan_causal(
 ) -> PlanCausal:
     """Steer along the planning probe of the prompt's last token, and read the attribute off the new answers.
 
-    Layer and dose are those that move most on validation prompts without losing the attribute; where nothing moves,
-    the layer that reads best and the largest dose. Test prompts are looked at once. Of classes, every prompt is steered
+    Layer and dose are chosen on validation prompts: the smallest dose that moves nine tenths of the most that any does
+    without losing the attribute, and the layer where it moves most; where nothing moves, the layer that reads best and
+    the largest dose. Test prompts are looked at once. Of classes, every prompt is steered
     to one class that its answer has not, drawn by the seed (of the options it offers, where it offers some).
 
     Args:
@@ -132,8 +159,11 @@ def plan_causal(
         progress: Show a progress bar.
 
     Raises:
-        ProbeError: For doses that are not above 0, too few random directions, or a plan without validation prompts.
+        ProbeError: For what is no plan, doses that are not above 0, too few random directions, or a plan without
+            validation prompts.
     """
+    if not isinstance(planned, Plan):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ProbeError(f"{shorten(repr(planned))} is no plan: give what probes.plan(model, ...) returns")
     if not doses or min(doses) <= 0 or n_random < 2:
         raise ProbeError(f"doses={tuple(doses)}, n_random={n_random}: give doses above 0, and two random directions")
     parts = planned.fit.split()
@@ -152,14 +182,15 @@ def plan_causal(
         best = _chosen(options, planned.fit.linear().layer)
         found = run.measure(best["layer"], tested["test"], doses, n_random)
         advance(1)
-    return _concluded(planned, found, best, options, position, draws, seed)
+    return _concluded(planned, found, best, options, position, best["layer"] == model.n_layers - 1, draws, seed)
 
 
 def _chosen(options: Sequence[dict[str, Any]], reads: int) -> dict[str, Any]:
-    """The layer and dose that move most, the weakest and lowest of equals; where nothing moves, see `plan_causal`."""
+    """The weakest dose that moves as much as any, where it moves most; where nothing moves, see `plan_causal`."""
     sound = [o for o in options if o["lost"] <= MOST_LOST] or list(options)
-    if max(o["effect"] for o in sound) > 0:
-        return max(sound, key=lambda o: (o["effect"], -o["dose"], -o["layer"]))
+    if (most := max(o["effect"] for o in sound)) > 0:
+        alike = [o for o in sound if o["effect"] >= SAME * most]
+        return max(alike, key=lambda o: (-o["dose"], o["effect"], -o["layer"]))
     return max(sound, key=lambda o: (o["layer"] == reads, o["dose"]))
 
 
@@ -173,8 +204,8 @@ def _mean(values: Floats) -> float:
 
 
 def _concluded(
-    planned: Plan, found: Outcome, best: dict[str, Any], options: list[dict[str, Any]], position: str, draws: int,
-    seed: int,
+    planned: Plan, found: Outcome, best: dict[str, Any], options: list[dict[str, Any]], position: str, last: bool,
+    draws: int, seed: int,
 ) -> PlanCausal:  # fmt: skip
     import pandas as pd
 
@@ -191,8 +222,9 @@ def _concluded(
     plain, changed = found.texts[0.0], found.texts[dose]
     shown = [i for i in range(len(plain)) if plain[i] != changed[i]] or list(range(len(plain)))
     return PlanCausal(
-        planned.attribute.name, planned.attribute.kind, position, found.layer, dose, value, low, high, random,
-        (_mean(excess), *between), lost, len(found.rows), holds, pd.DataFrame(_dose_rows(found, weights, classes)),
+        planned.model, planned.attribute.name, planned.attribute.kind, position, found.layer, last, dose, value, low,
+        high, random, (_mean(excess), *between), lost, len(found.rows), holds,
+        pd.DataFrame(_dose_rows(found, weights, classes)),
         pd.DataFrame([{**o, "chosen": o is best} for o in options]), found.directions,
         tuple((planned.answers[int(found.rows[i])].prompt.text, plain[i], changed[i]) for i in shown[:5]),
     )  # fmt: skip

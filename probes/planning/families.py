@@ -28,6 +28,11 @@ class PlanModels:
 
     plans: Mapping[str, Plan]
 
+    def __repr__(self) -> str:
+        claims = ", ".join(f"{name}: {one.claim}" for name, one in self.plans.items())
+        about = next((one.attribute.name for one in self.plans.values()), "nothing")
+        return f"PlanModels of {about}, {len(self.plans)} models\n  {claims}"
+
     def to_frame(self) -> Any:
         """One row per model (pandas): size, answers, claim, probe at the prompt, best baseline, their difference."""
         import pandas as pd

@@ -15,7 +15,7 @@ from probes.planning.baselines import ASKED, CHANCE, MAJORITY, MEAN, could_answe
 from probes.planning.claims import PLANNED, Comparisons, Verdict, decide
 from probes.planning.curves import Curve, curve_of
 from probes.planning.examples import PROMPT, PlanExamples
-from probes.planning.joining import Design, Joint, join
+from probes.planning.joining import Design, Joint, join, layers_said
 from probes.planning.linear import Floats
 from probes.planning.rounds import Round, cells_of
 from probes.planning.scoring import RANGES, metrics_of
@@ -75,6 +75,11 @@ class PlanFit:
     def seeds(self) -> tuple[int, ...]:
         """The seeds."""
         return tuple(r.seed for r in self.rounds)
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The layer that each seed chose on validation rows at the last prompt token: the verdict rests on these."""
+        return tuple(r.chosen[PROMPT, self.kinds[0]] for r in self.rounds)
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -266,6 +271,8 @@ class PlanFit:
         at_prompt = self.differences[self.differences["position"] == PROMPT].to_dict("records")
         return "\n".join([
             f"{self.attribute} ({self.n} answers, {self.n_groups} groups): {self.verdict}",
+            f"  {layers_said(self.layers)}, chosen on validation rows; tested on {round(self.design.n_test)} answers"
+            + (" by each seed" if len(self.seeds) > 1 else ""),
             *(f"  over {d['baseline']}: {d['difference']:+.2f} [{d['low']:+.2f}, {d['high']:+.2f}]" for d in at_prompt),
             *([f"  along what is written: {self.curve}"] if self.examples.segments else []),
             *([f"  not compared with (no input): {', '.join(self.missing)}"] if self.missing else []),

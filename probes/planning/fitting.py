@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 
 from interp.errors import ProbeError
 from interp.progress import progress_bar
+from interp.text.checks import shorten
 from probes.planning.claims import ALPHA, MARGIN
 from probes.planning.examples import PlanExamples
 from probes.planning.fitted import PlanFit
@@ -49,14 +51,9 @@ def fit_plan(
         ProbeError: For settings that are none, a class in too few groups, or states that are not finite.
     """
     metric = check_metric(metric, examples.kind)
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise ProbeError(f"seeds {tuple(seeds)}: give one or more, each once")
-    if not kinds or set(kinds) - set(KINDS):
-        raise ProbeError(f"kinds {tuple(kinds)}: choose of {', '.join(KINDS)}")
-    if not widths or min(widths) < 1:
-        raise ProbeError(f"widths {tuple(widths)}: give one or more, each 1 or more")
-    if not 0 < alpha < 0.5 or margin < 0 or draws < 100:
-        raise ProbeError(f"alpha={alpha}, margin={margin}, draws={draws}: 0 < alpha < 0.5, margin >= 0, draws >= 100")
+    check_settings(seeds, kinds, widths, alpha)
+    if margin < 0 or draws < 100:
+        raise ProbeError(f"margin={margin}, draws={draws}: margin >= 0, draws >= 100")
     kinds = tuple(k for k in KINDS if k in kinds)
     assert kinds[0] == deciding_kind(kinds)
     rounds: list[Round] = []
@@ -69,3 +66,22 @@ def fit_plan(
             )
             rounds.append(found)
     return PlanFit(examples, tuple(rounds), metric, alpha, margin, kinds)
+
+
+def check_settings(seeds: Sequence[int], kinds: Sequence[str], widths: Sequence[int], alpha: float) -> None:
+    """Whether these can be fitted with; known before a model has written anything.
+
+    Raises:
+        ProbeError: For what is no sequence, seeds that repeat, unknown kinds, widths below 1, or a level that is none.
+    """
+    for name, given, usual in (("seeds", seeds, SEEDS), ("kinds", kinds, KINDS), ("widths", widths, WIDTHS)):
+        if isinstance(given, str) or not isinstance(given, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ProbeError(f"{name}={shorten(repr(given))}: give a list, such as {list(usual)}")
+    if not seeds or len(set(seeds)) < len(seeds) or not all(isinstance(s, Integral) and s >= 0 for s in seeds):
+        raise ProbeError(f"seeds {tuple(seeds)}: give one or more whole numbers from 0, each once")
+    if not kinds or set(kinds) - set(KINDS):
+        raise ProbeError(f"kinds {tuple(kinds)}: choose of {', '.join(KINDS)}")
+    if not widths or min(widths) < 1:
+        raise ProbeError(f"widths {tuple(widths)}: give one or more, each 1 or more")
+    if not 0 < alpha < 0.5:
+        raise ProbeError(f"alpha={alpha}: 0 < alpha < 0.5")

@@ -106,6 +106,13 @@ def join(values: Sequence[float], draws: Sequence[Floats], design: Design) -> Jo
     return Joint(float(np.mean(values)), float(together), max(design.groups - 1, 1))
 
 
+def layers_said(layers: Sequence[int]) -> str:
+    """The layers that several seeds chose: `"layer 4"`, `"layer 4 with every seed"` or `"layers 4, 4, 5"`."""
+    if len(set(layers)) > 1:
+        return f"layers {', '.join(map(str, layers))}"
+    return f"layer {layers[0]}" + (" with every seed" if len(layers) > 1 else "")
+
+
 def holm(p: Sequence[float], alpha: float) -> list[bool]:
     """Which of several hypotheses are rejected, with at most alpha chance of any error (Holm 1979)."""
     order = np.argsort(p, kind="stable")

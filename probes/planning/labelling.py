@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from interp.errors import ProbeError
 from probes.planning.attributes import Attribute, Label
+from probes.planning.enough import check_needs, has_needed
 from probes.planning.writing import Written
 
 LEAST = 10
@@ -55,11 +56,7 @@ def sort_answers(
     """
     if balance and attribute.kind != "classes":
         raise ProbeError(f"{attribute.name} is a number: only classes can be balanced")
-    if attribute.needs and not any(_has(attribute, w) for w in written):
-        raise ProbeError(
-            f"attribute {attribute.name!r} needs prompts that say {attribute.needs}, and none does: load them from a "
-            f"file with a field {attribute.needs!r}, or make them with interp.Task"
-        )
+    check_needs(attribute, [w.answer.prompt for w in written])
     apart: Counter[str] = Counter()
     kept: dict[int, tuple[Label, int]] = {}
     for i, one in enumerate(written):
@@ -110,13 +107,9 @@ def unfit(attribute: Attribute, written: Written) -> str:
         return "cut off in the thought"
     if attribute.whole and not written.finished:
         return "cut off"
-    if attribute.needs and not _has(attribute, written):
+    if not has_needed(attribute, written.answer.prompt):
         return f"whose prompt says no {attribute.needs}"
     return ""
-
-
-def _has(attribute: Attribute, written: Written) -> bool:
-    return bool(written.answer.expected if attribute.needs == "expected" else written.answer.options)
 
 
 def _balanced(labels: Sequence[Label], seed: int) -> NDArray[np.int64]:

@@ -22,9 +22,11 @@ from interp.text.chat import as_prompt
 from interp.text.prompts import Prompt, PromptSet
 from probes.planning.asking import ask_model
 from probes.planning.attributes import Answer, Attribute, as_attribute
+from probes.planning.claims import MEANINGS
+from probes.planning.enough import check_prompts
 from probes.planning.examples import PlanExamples, Segment
 from probes.planning.fitted import PlanFit
-from probes.planning.fitting import fit_plan
+from probes.planning.fitting import check_settings, fit_plan
 from probes.planning.labelling import Sorted, sort_answers
 from probes.planning.states import PlanStates, plan_states
 from probes.planning.writing import Written, write_answers
@@ -75,13 +77,18 @@ class Plan:
 
         return plan_along(self.fit)
 
+    def __repr__(self) -> str:
+        return f"Plan of {self.model}, {self.fit}"
+
     def report(self) -> str:
         """The result in sentences: what was kept, what was found."""
+        return f"{self.model}, {self.attribute.name}: {self.kept()}\n{self.fit.report()}"
+
+    def kept(self) -> str:
+        """How many answers have a label, and why the others have none, as a sentence."""
         total = len(self.answers) + sum(self.apart.values())
         apart = "; ".join(f"{n} {reason}" for reason, n in self.apart.items())
-        set_apart = f"; set apart: {apart}" if apart else ""
-        kept = f"{self.model}, {self.attribute.name}: {len(self.answers)} of {total} answers have a label{set_apart}."
-        return f"{kept}\n{self.fit.report()}"
+        return f"{len(self.answers)} of {total} answers have a label{f'; set apart: {apart}' if apart else ''}."
 
     def answers_frame(self) -> Any:
         """One row per answer that has a label (pandas)."""
@@ -113,7 +120,9 @@ class Plan:
                 "schema": SCHEMA, "model": self.model, "n_parameters": self.n_parameters,
                 "attribute": self.attribute.name, "kind": self.attribute.kind, "about": self.attribute.about,
                 "claim": verdict.claim, "sentence": verdict.sentence, "evidence": verdict.evidence,
-                "n": len(self.answers), "apart": dict(self.apart), "missing": list(self.fit.missing),
+                "meaning": MEANINGS[verdict.claim], "n": len(self.answers), "n_groups": self.fit.n_groups,
+                "n_test": round(self.fit.design.n_test), "seeds": list(self.fit.seeds),
+                "layers": list(self.fit.layers), "apart": dict(self.apart), "missing": list(self.fit.missing),
                 "provenance": dict(self.provenance),
             }),
         )  # fmt: skip
@@ -161,7 +170,8 @@ def plan(
 
     Raises:
         PromptError: For no prompts, or an `out` that holds answers of something else.
-        ProbeError: For an unknown attribute, one with a single class, too few examples, or NaN labels.
+        ProbeError: For an unknown attribute, one with a single class, too few prompts or examples, NaN labels, seeds
+            or kinds that are none, or an `out` that cannot be written to.
     """
     own = as_attribute(attribute)
     given = [prompts] if isinstance(prompts, str) else list(prompts)
@@ -170,9 +180,9 @@ def plan(
         raise PromptError("no prompts were given")
     if segments < 0:
         raise ProbeError(f"segments={segments}: give 0 for the prompt alone, or more")
-    folder = None if out is None else Path(out)
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
+    check_settings(seeds, kinds, widths, alpha)
+    check_prompts(own, several)
+    folder = None if out is None else _folder(out)
 
     def file(name: str) -> Path | None:
         return None if folder is None else folder / name
@@ -206,6 +216,19 @@ def plan(
     if folder is not None:
         result.save(folder)
     return result
+
+
+def _folder(out: str | os.PathLike[str]) -> Path:
+    """The folder for results, made if need be."""
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = "it is a file" if folder.is_file() else error.strerror or error
+        raise ProbeError(f"cannot write to {folder}: {reason}; give another folder as out") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ProbeError(f"cannot write to {folder}: no permission; give another folder as out")
+    return folder
 
 
 def fitting_length(model: Model, prompts: Sequence[Prompt], wanted: int) -> int:

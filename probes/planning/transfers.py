@@ -15,7 +15,7 @@ from probes.planning.examples import PlanExamples, cell
 from probes.planning.joining import Design, join
 from probes.planning.learning import LINEAR, WIDTHS, Fitted, Parts, Target, fit_kind
 from probes.planning.linear import Floats
-from probes.planning.scoring import RANGES, check_metric, score, score_draws
+from probes.planning.scoring import NAMES, RANGES, check_metric, score, score_draws
 
 DRAWS = 500
 
@@ -35,6 +35,15 @@ class PlanTransfer:
     table: Any
     metric: str
     attribute: str
+
+    def __repr__(self) -> str:
+        names = list(dict.fromkeys(self.table["train"]))
+        moved = self.table[self.table["train"] != self.table["test"]]
+        return (
+            f"PlanTransfer of {self.attribute}: {NAMES[self.metric]} of probes fitted in one of {', '.join(names)} and "
+            f"tested in each\n  where fitted: {_span(self.table.drop(moved.index)['value'])}; elsewhere: "
+            f"{_span(moved['value'])}; without input: {_span(self.table['chance'])}"
+        )
 
     def matrix(self) -> Any:
         """The score, fitted in rows and tested in columns (pandas)."""
@@ -118,6 +127,10 @@ def plan_transfer(
     import pandas as pd
 
     return PlanTransfer(pd.DataFrame(table), metric, first.attribute)
+
+
+def _span(values: Any) -> str:
+    return f"{values.min():.2f} to {values.max():.2f}"
 
 
 def _chosen(

@@ -211,7 +211,7 @@ def plans_figures(data: Data) -> dict[str, Any]:
     from probes.figures import plan_grid
     from probes.planning.scoring import NAMES
 
-    rows = [{**a, "score": NAMES[a["metric"]], "chosen": a["layer"]} for a in data["attributes"] if a["measured"]]
+    rows = [{**a, "score": NAMES[a["metric"]], "chosen": a["layers"]} for a in data["attributes"] if a["measured"]]
     return {"grid": plan_grid(rows)} if rows else {}
 
 

@@ -14,6 +14,7 @@ from probes.planning.claims import (
     PLANNED,
     WHILE_THINKING,
 )
+from probes.planning.joining import layers_said
 from refusalkit.audit.numbers import interval
 
 Finding = dict[str, str]
@@ -78,4 +79,5 @@ def _kept(row: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 def _evidence(row: Mapping[str, Any]) -> str:
     said = f"{row['sentence'][:1].upper()}{row['sentence'][1:]}"
-    return f"{said}; of {row['n']} answers, layer {row['layer']}, tested on {row['n_test']} held-out ones."
+    where = layers_said(row["layers"])
+    return f"{said}; of {row['n']} answers, {where}, tested on {row['n_test']} held-out ones."

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import multimode
 from typing import Any
 
 import numpy as np
@@ -233,7 +234,6 @@ def _figures(fit: PlanFit) -> Row:
     evidence = fit.verdict.evidence
     best = str(evidence["best baseline"])
     scores = fit.scores[(fit.scores["position"] == PROMPT) & (fit.scores["probe"] == LINEAR)]
-    chosen = fit.chosen[(fit.chosen["position"] == PROMPT) & (fit.chosen["probe"] == LINEAR)]["layer"]
     beside = fit.baselines[(fit.baselines["position"] == PROMPT) & (fit.baselines["metric"] == fit.metric)]
     gaps = {d["baseline"]: d for d in records(fit.differences) if d["position"] == PROMPT}
     baselines = [
@@ -248,7 +248,8 @@ def _figures(fit: PlanFit) -> Row:
         "alpha": fit.alpha, "margin": fit.margin, "n_test": int(round(fit.design.n_test)), "late": evidence["late"],
         "score": {k: along[0][k] for k in ("value", "low", "high")}, "best_baseline": best,
         "difference": next(b["difference"] for b in baselines if b["baseline"] == best),
-        "layer": int(chosen.mode().iloc[0]), "first": fit.curve.first, "shape": fit.curve.shape,
+        "layer": min(multimode(fit.layers)), "layers": list(fit.layers), "first": fit.curve.first,
+        "shape": fit.curve.shape,
         "share_at_prompt": number(fit.curve.share_at_prompt), "missing": list(fit.missing),
         "by_layer": [{k: r[k] for k in ("layer", "value", "low", "high")} for r in records(scores)],
         "along": along, "baselines": baselines,

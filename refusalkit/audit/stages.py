@@ -111,10 +111,13 @@ class Stages:
             if followed and thinking["found"]:
                 found["heads"] = self.folder.stage("heads", lambda: self._heads(thinking["max_thought_tokens"]))
         if "plans" not in self.skip:
-            # Of an earlier run that left the thinking out, it lacks what is read along the thought.
+            # Of an earlier run that left the thinking out, it lacks what is read along the thought; of an earlier
+            # version, the layers of all seeds.
             found["plans"] = self.folder.stage(
-                "plans", lambda: self._plans(followed), lambda kept: kept["thought"] == followed
-            )
+                "plans", lambda: self._plans(followed),
+                lambda kept: kept["thought"] == followed
+                and all("layers" in row for row in kept["attributes"] if row["measured"]),
+            )  # fmt: skip
         if self.export:
             found["exports"] = None
             if found["direction"] and found["direction"]["found"]:

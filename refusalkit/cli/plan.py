@@ -55,33 +55,36 @@ def plan(
     kinds, numbers = parse_kinds(probe), parse_seeds(seeds)
     hush(quiet)
     from interp.text.sources import prompts as load_prompts
-    from probes.planning.attributes import check_name
+    from probes.planning.attributes import as_attribute
+    from probes.planning.enough import check_prompts
     from refusalkit.audit.preflight import check_model, check_out, check_template
 
-    check_name(attribute)
+    own = as_attribute(attribute)
     check_model(model)
     check_template(chat_template)
     check_out(out)
     several = load_prompts(prompts)
+    check_prompts(own, several)
     from interp.model.load import load
     from probes.planning.planned import plan as run
+    from refusalkit.cli.plan_pages import write_plan_page
 
     loaded = load(
         model, device=device, dtype=dtype, device_map=device_map, revision=revision, chat_template=chat_template,
         system=system, thinking=thinking, trust_remote_code=trust_remote_code,
     )  # fmt: skip
     found = run(
-        loaded, several, attribute, out=out, max_new_tokens=max_new_tokens, segments=segments, balance=balance, ask=ask,
+        loaded, several, own, out=out, max_new_tokens=max_new_tokens, segments=segments, balance=balance, ask=ask,
         seeds=numbers, kinds=kinds, alpha=alpha, batch_size=batch_size, progress=not quiet,
     )  # fmt: skip
-    _page(found, out)
+    write_plan_page(found, out)
     typer.echo(found.report())
     if steer:
         from probes.planning.dosing import plan_causal
 
         caused = plan_causal(loaded, found, seed=numbers[0], progress=not quiet)
         typer.echo(caused.sentence)
-        _write(caused, out)
+        _write(caused, found, out)
     typer.echo(f"written: {out / 'plan.html'}, plan.json and tables")
 
 
@@ -101,45 +104,20 @@ def parse_seeds(text: str) -> list[int]:
     return [int(name) for name in names]
 
 
-def _page(found: Plan, out: Path) -> None:
-    from refusalkit.page import Panel, write_page
-
-    differences = found.fit.differences
-    at_prompt = differences[differences["position"] == "prompt"]
-    rows = [
-        {"baseline": str(row["baseline"]), "probe minus baseline": f"{row['difference']:+.2f}",
-         "95 %": f"{row['low']:+.2f} to {row['high']:+.2f}"}
-        for row in at_prompt.to_dict("records")
-    ]  # fmt: skip
-    lead = [f"{found.claim}: {found.fit.verdict.sentence}.", found.report().splitlines()[0]]
-    panels = [
-        Panel("At the last prompt token, layer by layer", "Dashed and dotted: what tells it without the state.",
-              found.plot()),
-    ]  # fmt: skip
-    if found.examples.segments:
-        text = "The probe at the end of each part of what is written; words and length so far may tell as much."
-        panels.append(Panel("Along what is written", text, found.plot_along()))
-    panels.append(
-        Panel("Against every baseline", "On the same held-out rows; the verdict needs all of them.", rows=rows)
-    )
-    title = f"What {found.model} plans: {found.attribute.name}"
-    write_page(out / "plan.html", "refusalkit plan", title, lead, panels)
-
-
-def _write(caused: PlanCausal, out: Path) -> None:
+def _write(caused: PlanCausal, found: Plan, out: Path) -> None:
     from interp.provenance import write_json
-    from refusalkit.page import Panel, write_page
+    from refusalkit.cli.plan_pages import write_causal_page
 
     caused.table.to_csv(out / "doses.csv", index=False)
     caused.choice.to_csv(out / "doses-tried.csv", index=False)
     difference, low, high = caused.excess
     write_json(
         out / "causal.json",
-        {"holds": caused.holds, "sentence": caused.sentence, "layer": caused.layer, "position": caused.position,
-         "dose": caused.dose, "effect": caused.effect, "low": caused.low, "high": caused.high,
-         "random": list(caused.random), "excess": {"value": difference, "low": low, "high": high},
-         "lost": caused.lost, "n": caused.n},
+        {"schema": "refusalkit/plan-causal/1", "model": caused.model, "attribute": caused.attribute,
+         "kind": caused.kind, "holds": caused.holds, "sentence": caused.sentence, "layer": caused.layer,
+         "last layer": caused.last, "position": caused.position, "dose": caused.dose, "effect": caused.effect,
+         "low": caused.low, "high": caused.high, "random": list(caused.random),
+         "excess": {"value": difference, "low": low, "high": high}, "lost": caused.lost, "n": caused.n,
+         "provenance": dict(found.provenance)},
     )  # fmt: skip
-    panel = Panel("Dose and response", "Grey: random directions of the same norm.", caused.plot())
-    title = "Steering along the planning probe"
-    write_page(out / "causal.html", "refusalkit plan --steer", title, [caused.sentence], [panel])
+    write_causal_page(caused, found.provenance, out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import interp
 import probes
 from interp import PromptSet
 from interp.errors import ModelError, ProbeError, PromptError
+from probes.planning import planned as planning
+from probes.planning.dosing import LAST, SAME, _chosen
 from probes.planning.families import PlanModels
 from probes.planning.steered import effect, pattern
 
@@ -86,6 +89,58 @@ def test_what_cannot_be_planned_is_said() -> None:
         probes.plan(model(), lists(), "length", segments=-1)
 
 
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ({"seeds": 0}, r"seeds=0: give a list, such as \[0, 1, 2\]"),
+        ({"seeds": ()}, "give one or more whole numbers"),
+        ({"seeds": (1.5,)}, "give one or more whole numbers"),
+        ({"kinds": "linear"}, "kinds='linear': give a list"),
+        ({"kinds": ("deep",)}, "choose of linear, mlp"),
+        ({"alpha": 0.7}, "alpha=0.7"),
+    ],
+)
+def test_settings_that_are_none_are_refused_before_anything_is_written(
+    bad: dict[str, Any], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "write_answers", None)
+    with pytest.raises(ProbeError, match=words):
+        probes.plan(model(), lists(), "list_length", **(QUICK | bad))
+
+
+def test_prompts_that_cannot_be_enough_are_refused_before_anything_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "write_answers", None)
+    with pytest.raises(ProbeError, match=r"'length': 49 prompts are too few .*\(50 at least"):
+        probes.plan(model(), lists()[:49], "length")
+    alike = [interp.Prompt(p.text, group=str(i % 19)) for i, p in enumerate(lists())]
+    with pytest.raises(ProbeError, match=r"19 groups of prompts are too few .*\(20 at least"):
+        probes.plan(model(), alike, "length")
+    plain = [interp.Prompt(p.text) for p in lists()]
+    with pytest.raises(ProbeError, match="'correct' needs prompts that say expected, and none does"):
+        probes.plan(model(), plain, "correct")
+
+
+def test_a_plain_function_is_no_attribute_and_the_message_says_what_makes_it_one() -> None:
+    def commas(answer: probes.Answer) -> int:
+        return answer.text.count(",")
+
+    for given, name in ((commas, "commas"), (None, "None"), (3, "3")):
+        with pytest.raises(ProbeError, match=f"^{name} is no attribute: "):
+            probes.plan(model(), lists(), given)  # type: ignore[arg-type]
+    with pytest.raises(ProbeError, match=r"put @probes.attribute\('regression'\)"):
+        probes.plan(model(), lists(), commas)  # type: ignore[arg-type]
+
+
+def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    with pytest.raises(ProbeError, match="it is a file; give another folder"):
+        probes.plan(model(), lists(), "list_length", out=file, **QUICK)
+    with pytest.raises(ProbeError, match="cannot write to .*below: Not a directory"):
+        probes.plan(model(), lists(), "list_length", out=file / "below", **QUICK)
+    assert file.read_text() == "mine"
+
+
 def test_several_models_stand_in_one_table(tmp_path: Path) -> None:
     both = {"before": model(), "after": interp.load("organism:attacked")}
     found = probes.plan_models(both, lists(), "list_length", out=tmp_path, **(QUICK | {"segments": 0}))
@@ -95,6 +150,8 @@ def test_several_models_stand_in_one_table(tmp_path: Path) -> None:
     change = found.changes().iloc[0]
     assert change["low"] <= change["difference"] <= change["high"] and change["against"] == "before"
     assert (tmp_path / "after" / "plan.json").exists()
+    lines = repr(found).splitlines()
+    assert lines[0] == "PlanModels of list_length, 2 models" and f"after: {found.plans['after'].claim}" in lines[1]
     assert found.plot().data
 
 
@@ -114,6 +171,7 @@ def test_what_is_fitted_in_one_set_is_tested_in_another() -> None:
     second = probes.plan(model(), others, "list_length", **(QUICK | {"segments": 0}))
     moved = probes.plan_transfer({"lists": planned().examples, "others": second.examples})
     assert len(moved.to_frame()) >= 4
+    assert len(repr(moved).splitlines()) == 2 and "Somers' D of probes fitted in one of lists, others" in repr(moved)
 
 
 # --- steering ---
@@ -135,6 +193,37 @@ def test_steering_makes_lists_longer_and_random_directions_do_not() -> None:
     assert (np.diff(own) >= 0).all() and own[-1] > own[0] + 2
     assert table[table["dose"] == 0].groupby("kind")["value"].nunique().eq(1).all()
     assert found.plot().data
+
+
+def test_what_steering_did_is_said_with_its_unit_and_the_range_of_the_controls() -> None:
+    found = steered()
+    assert not found.last and LAST not in found.sentence and repr(found).endswith(found.sentence)
+    assert "4 standard deviations of the projection move mean list length by" in found.sentence
+    assert "half the difference between +4 and -4" in found.sentence
+    assert f"2 random directions of the same norm move it by {min(found.random):+.2f} to" in found.sentence
+    classes = replace(found, kind="classes").sentence
+    assert "move the share of answers with the list length steered to" in classes and "against no steering" in classes
+
+
+def test_an_effect_of_the_last_layer_is_said_to_come_through_the_first_token() -> None:
+    last = model().n_layers - 1
+    found = probes.plan_causal(model(), planned(), **{**DOSED, "layers": (last,), "doses": (4.0,)})
+    assert found.last and found.layer == last and found.holds
+    assert found.sentence.startswith("readable and causal, through its first token alone: ")
+    assert found.sentence.endswith(LAST)
+    assert replace(found, holds=False).sentence.startswith("readable, not causal: ")
+
+
+def test_the_smallest_dose_that_does_as_much_is_chosen_on_validation_prompts() -> None:
+    def tried(layer: int, dose: float, effect: float, lost: float = 0.0) -> dict[str, float]:
+        return {"layer": layer, "dose": dose, "effect": effect, "lost": lost}
+
+    options = [tried(1, 1, 0.2), tried(1, 2, 0.95), tried(1, 4, 1.0), tried(2, 2, SAME), tried(2, 4, 9.0, lost=0.5)]
+    assert _chosen(options, 2) is options[1]  # not the one that breaks answers, nor the strongest
+    options[1]["effect"] = options[3]["effect"] = 0.5
+    assert _chosen(options, 2) is options[2]
+    nothing = [tried(layer, dose, 0.0) for layer in (1, 2) for dose in (1, 4)]
+    assert _chosen(nothing, 2) is nothing[3]
 
 
 def test_steering_repeats_by_its_seed() -> None:
@@ -169,3 +258,5 @@ def test_doses_that_are_none_are_refused() -> None:
     for bad in ({"doses": ()}, {"doses": (0.0,)}, {"n_random": 1}):
         with pytest.raises(ProbeError, match="give doses above 0"):
             probes.plan_causal(model(), planned(), **bad)
+    with pytest.raises(ProbeError, match="None is no plan: give what probes.plan"):
+        probes.plan_causal(model(), None)  # type: ignore[arg-type]

@@ -95,6 +95,17 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
         write_answers(model(), some("list", 4), out=file, max_new_tokens=8)
     with pytest.raises(PromptError, match="another model, template or settings"):
         write_answers(model(), some("story", 4), out=file, max_new_tokens=9)
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([*lines[:2], lines[2][:20], *lines[3:]]) + "\n")
+    with pytest.raises(PromptError, match="a.jsonl, line 3 is damaged .*: delete that line"):
+        write_answers(model(), some("story", 4), out=file, max_new_tokens=8)
+    file.write_text("\n".join([*lines[:2], *lines[3:]]) + "\n")
+    mended = write_answers(model(), some("story", 4), out=file, max_new_tokens=8)
+    assert mended == write_answers(model(), some("story", 4), max_new_tokens=8)
+    assert sorted(file.read_text().splitlines()) == sorted(lines)
+    file.write_bytes(b"\xff\xfe\n")
+    with pytest.raises(PromptError, match="is no text file"):
+        write_answers(model(), some("story", 4), out=file, max_new_tokens=8)
     file.write_text(json.dumps({"format": "other"}) + "\n")
     with pytest.raises(PromptError, match="is no file of answers"):
         write_answers(model(), some("story", 4), out=file, max_new_tokens=8)

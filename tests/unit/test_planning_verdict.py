@@ -12,8 +12,9 @@ import pytest
 from interp.model.load import load
 from probes import PlanFit, fit_plan, plan_transfer
 from probes.figures import plan_along, plan_dose, plan_layers, plan_scaling
-from probes.planning.claims import CLAIMS
+from probes.planning.claims import CLAIMS, MEANINGS
 from probes.planning.examples import PROMPT, PlanExamples
+from probes.planning.joining import layers_said
 from tests.helpers.planning import NAMES, examples
 
 FAST: dict[str, Any] = {"kinds": ("linear",), "seeds": (0, 1, 2), "draws": 200}
@@ -66,7 +67,10 @@ def test_few_prompts_make_it_say_that_it_cannot_tell() -> None:
 def test_that_words_tell_as_much_is_claimed_only_where_little_more_can_be_left() -> None:
     found = fit(n=140, at_prompt=0.9, words=0.9).verdict
     assert found.evidence["explained by"] == ["bag of words"]
-    assert found.claim == "cannot tell" and "not shown to beat bag of words; add prompts" in found.sentence
+    assert found.claim == "cannot tell"
+    gap = found.evidence["difference interval"]
+    shown = f"not shown to beat bag of words ({found.evidence['difference']:+.2f} [{gap[0]:+.2f}, {gap[1]:+.2f}])"
+    assert found.evidence["best baseline"] == "bag of words" and f"{shown}; add prompts" in found.sentence
 
 
 def test_the_best_of_the_baselines_is_beaten_by_beating_them_all() -> None:
@@ -122,6 +126,26 @@ def test_random_labels_are_hardly_ever_called_planned() -> None:
     assert claims.count("planned") <= 1, claims
 
 
+def test_the_layers_of_all_seeds_are_said_and_ringed_at_the_score_that_counts() -> None:
+    found = fit(at_prompt=0.4, layers=5, n=200)
+    assert len(found.layers) == 3 and set(found.layers) <= set(range(5))
+    chosen = found.chosen[found.chosen["position"] == PROMPT]
+    assert found.layers == tuple(chosen.sort_values("seed")["layer"])
+    assert layers_said(found.layers) in found.report() and "chosen on validation rows" in found.report()
+    (ring,) = [t for t in plan_layers(found).data if t.name == "the score that counts"]
+    assert sorted(set(found.layers)) == list(ring.x) and sum(ring.customdata) == 3
+    assert set(ring.y) == {found.verdict.evidence["probe"]}
+
+
+def test_layers_are_said_in_a_word_where_they_are_one() -> None:
+    assert layers_said((4, 4, 5)) == "layers 4, 4, 5"
+    assert layers_said((4, 4)) == "layer 4 with every seed" and layers_said([4]) == "layer 4"
+
+
+def test_every_claim_has_its_meaning() -> None:
+    assert tuple(MEANINGS) == CLAIMS and all(MEANINGS.values())
+
+
 def test_figures_hold_their_baselines_and_controls() -> None:
     import pandas as pd
 
@@ -137,6 +161,8 @@ def test_figures_hold_their_baselines_and_controls() -> None:
             for d in (-1, 0, 1) for k, n in (("probe", 1), ("random", 3)) for i in range(n)]  # fmt: skip
     drawn = plan_dose(pd.DataFrame(rows), "length")
     assert any("3 random directions" in (t.name or "") for t in drawn.data)
+    assert "standard deviations" in drawn.layout.xaxis.title.text and drawn.layout.yaxis.title.text == "mean length"
+    assert "steered to" in plan_dose(pd.DataFrame(rows), "letter", "classes").layout.yaxis.title.text
     other = examples(seed=5, at_prompt=1.0, groups=np.array([f"h{i}" for i in range(300)]))
     assert plan_transfer({"one": examples(at_prompt=1.0), "two": other}).plot().data[0].type == "heatmap"
 

@@ -32,7 +32,7 @@ def row(key: str = "refusal", claim: str = "planned", *, last: float = 0.9, **mo
         "reason": "", "n": 100, "groups": 90, "apart": {"cut off": 3}, "labels": {"complied": 50, "refused": 50},
         "metric": "accuracy", "claim": claim, "sentence": "accuracy 0.80 at the last prompt token", "alpha": 0.01,
         "margin": 0.1, "n_test": 40, "late": None, "score": along[0], "best_baseline": "first token",
-        "difference": baselines[-1]["difference"], "layer": 2, "first": "prompt", "shape": "flat",
+        "difference": baselines[-1]["difference"], "layer": 2, "layers": [2, 2, 3], "first": "prompt", "shape": "flat",
         "share_at_prompt": 0.9, "missing": ["asked"],
         "by_layer": [{"layer": i, "value": 0.6 + i / 20, "low": 0.5, "high": 0.9} for i in range(5)],
         "along": along, "baselines": baselines, **more,
@@ -66,7 +66,7 @@ def test_each_verdict_on_refusal_has_its_sentence(claim: str) -> None:
     (found,) = plans_findings(section(row(claim=claim), row("length", "planned")))
     kind, words = KIND[claim]
     assert found["kind"] == kind in KINDS and words in found["claim"]
-    assert "Accuracy 0.80 at the last prompt token; of 100 answers, layer 2" in found["evidence"]
+    assert "Accuracy 0.80 at the last prompt token; of 100 answers, layers 2, 2, 3, tested" in found["evidence"]
     assert "length</script>: planned" in found["evidence"]
 
 
@@ -90,7 +90,7 @@ def test_the_section_is_drawn_and_told_with_what_was_not_measured() -> None:
     assert any("foretell whether it will refuse" in f["claim"] for f in audit["findings"])
     page = render_report(audit)
     assert "What it plans" in page and "not measured. 9 answers are too few" in page and "Set apart: 3 cut off" in page
-    assert "<script>refusal" not in page
+    assert "<script>refusal" not in page and "<td>2, 2, 3</td>" in page
     assert 'id="plans-grid"' in page and "What this does not show: that the model uses" in page
 
 
@@ -102,12 +102,15 @@ def test_nothing_is_drawn_where_nothing_was_measured() -> None:
 
 
 def test_the_grid_has_the_controls_in_both_panels_and_repeats_itself() -> None:
-    rows = [{**row(), "score": "accuracy", "chosen": 2}, {**row("other"), "score": "accuracy", "chosen": 0}]
-    alone = {**row(), "score": "accuracy", "chosen": 2, "along": row()["along"][:1], "first": None}
+    rows = [{**row(), "score": "accuracy", "chosen": [2, 2, 3]}, {**row("other"), "score": "accuracy", "chosen": [0]}]
+    alone = {**row(), "score": "accuracy", "chosen": [2], "along": row()["along"][:1], "first": None}
     figure = plan_grid([*rows, alone])
     named = [(t.name, t.xaxis) for t in figure.data if t.name]
     for axis in ("x", "x2", "x3", "x4", "x5"):
         assert {name for name, at in named if at == axis} >= {"shuffled labels", "bag of words", "probe of the state"}
+    rings = {t.xaxis: t for t in figure.data if t.legendgroup == "ring"}
+    assert list(rings["x"].x) == [2, 3] and set(rings["x"].y) == {0.8}  # the score that is quoted, not the line's
+    assert list(rings["x3"].x) == [0] and list(rings["x2"].y) == [0.8] and "x6" not in rings
     assert not [name for name, at in named if at == "x6" and name == "probe of the state"]  # nothing to follow
     assert "majority" not in dict(named) and "its first token gives it away" in figure.to_json()
     assert sum(bool(t.showlegend) for t in figure.data) == len({t.name for t in figure.data if t.showlegend})
