@@ -17,12 +17,28 @@ class Panel:
         text: A line below it.
         figure: A plotly figure.
         rows: A table, one mapping of column to cell per row.
+        points: A list below it.
+        folded: What to open for the table, where it shall be folded away.
     """
 
     title: str
     text: str = ""
     figure: Any = None
     rows: Sequence[Mapping[str, str]] = field(default_factory=list[Mapping[str, str]])
+    points: Sequence[str] = ()
+    folded: str = ""
+
+
+def provenance(*told: Mapping[str, Any]) -> Panel:
+    """A section that says, folded away, what everything was made of.
+
+    Args:
+        told: Nested mappings, in order.
+    """
+    from refusalkit.html import flat
+
+    rows = [{"": key, "value": str(value)} for one in told for key, value in flat(one)]
+    return Panel("Provenance", rows=rows, folded="Model, vector, prompts, settings and versions")
 
 
 def render_page(over: str, title: str, lead: Sequence[str], panels: Sequence[Panel]) -> str:

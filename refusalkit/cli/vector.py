@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,7 +16,7 @@ from refusalkit.cli.quiet import hush
 
 if TYPE_CHECKING:
     from interp.text.prompts import PromptSet
-    from steering import Calibration, SteeringVector
+    from steering import SteeringVector
 
 VectorFile = Annotated[Path, typer.Argument(help="A steering vector, of any format that is read.", metavar="VECTOR")]
 Prompts = Annotated[str | None, typer.Option(help="Labelled prompts: a file, a Hub dataset, headlines ...")]
@@ -159,8 +159,10 @@ def calibrate(
             subject, given, prompts=found, target_kl=target_kl, refusal_rate=refusal_rate, on=on, n_random=n_random,
             max_new_tokens=max_new_tokens, folder=out, seed=seed, progress=not quiet,
         )  # fmt: skip
-    _write(result, out)
-    typer.echo(result.reason)
+    from refusalkit.steer.strength import write
+
+    for line in write(result, subject, out):
+        typer.echo(line)
     for warning in said:
         if "residual stream" in str(warning.message):
             typer.echo(f"note: {warning.message}")
@@ -240,31 +242,3 @@ def _prompts(prompts: str | None, harmful: str | None, harmless: str | None) -> 
     if prompts is None and harmful is not None and harmless is not None:
         return load_pair(harmful, harmless)
     raise PromptError("give labelled prompts as --prompts, or --harmful and --harmless")
-
-
-def _write(result: Calibration, out: Path) -> None:
-    from interp.provenance import write_json
-    from refusalkit.page import Panel, render_page
-
-    out.mkdir(parents=True, exist_ok=True)
-    table = result.to_frame()
-    about: dict[str, Any] = {
-        "strength": result.strength, "reason": result.reason, "target": dict(result.target),
-        "norm_share": result.norm_share, "stream_norms": dict(result.norms), "provenance": dict(result.provenance),
-    }  # fmt: skip
-    write_json(out / "calibration.json", about)
-    columns = [c for c in ("arm", "strength", "refused_harmful", "refused_harmless", "kl", "kl_high", "perplexity",
-                           "repetition", "norm_share") if c in table]  # fmt: skip
-    rows = [
-        {c: row[c] if isinstance(row[c], str) else f"{row[c]:.3g}" for c in columns}
-        for row in table[columns].to_dict("records")
-    ]
-    panels = [Panel("Dose and response", "Dotted: random vectors of the same norms.", result.plot()),
-              Panel("Every strength", rows=rows)]  # fmt: skip
-    page = render_page("refusalkit vector calibrate", "How strong", [result.reason], panels)
-    for name, text in (("calibration.csv", table.to_csv(index=False)), ("calibration.html", page)):
-        partial = out / f"{name}.partial"
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(out / name)
-    if result.strength is not None:
-        result.vector.save(out / "vector.safetensors")
