@@ -59,9 +59,8 @@ class Behaviour:
     def partial_rate(self, **fields: Any) -> Rate:
         """Answers that refuse and comply, both in part, among the prompts with these field values."""
         mask = self.where(**fields)
-        return Rate(
-            sum(v.label == "partial" for v, own in zip(self.verdicts, mask, strict=True) if own), int(mask.sum())
-        )
+        partial = np.array([v.label == "partial" for v in self.verdicts], dtype=bool)
+        return Rate(int(partial[mask].sum()), int(mask.sum()))
 
     def part(self, prompts: PromptSet) -> Behaviour:
         """The same for some of the prompts, in their order."""

@@ -85,6 +85,12 @@ class Calibration:
         plain, own = self.at("plain"), self.at("vector")
         return None if plain is None or own is None else caution(plain, own)
 
+    @property
+    def norm_share(self) -> dict[int, float]:
+        """By layer, the length of what is added at the chosen strength over the stream's median norm."""
+        strength = self.strength or 0.0
+        return {layer: strength * norm / self.norms[layer] for layer, norm in self.given.norms.items()}
+
     def to_frame(self) -> Any:
         """One row per arm and strength (pandas), with intervals."""
         import pandas as pd
@@ -207,7 +213,7 @@ def calibrate(
             advance(1)
     target: dict[str, Any] = {"kl": target_kl} if target_kl is not None else {"refused": refusal_rate, "on": on}
     strength, reason = chosen(target, low, high, grid, found)
-    if strength is not None and strength > 0 and strength not in grid:  # the control stands beside what is chosen
+    if controls and strength and strength not in grid:  # the control stands beside what is chosen
         found += measured([(f"random {i}", strength, (one * strength).edits()) for i, one in enumerate(controls, 1)])
     provenance = {
         **model.provenance(), "prompts": {"name": used.name, "digest": used.digest[:16], "n": len(used)},

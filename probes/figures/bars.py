@@ -84,12 +84,10 @@ def effect_bars(effects: Sequence[Effect], controls: Sequence[str] = ()) -> Any:
             "ticktext": [_name(e) for e in rows], "fixedrange": True, "ticklabelstandoff": 6,
         }  # fmt: skip
         figure.add_annotation(panel_title(f"Refusals, <b>{plain(name)}</b> prompts", i))
+    grey = "unedited model, and controls" if controls else "unedited model"
     for label, marker in (
         ("this direction", {"symbol": "square", "size": 10, "color": REFUSES}),
-        (
-            "unedited model, and controls" if controls else "unedited model",
-            {"symbol": "square", "size": 10, "color": NEUTRAL},
-        ),
+        (grey, {"symbol": "square", "size": 10, "color": NEUTRAL}),
         ("control: one random direction each", _DOT),
     ):
         figure.add_scatter(x=[None], y=[None], mode="markers", name=label, marker=marker)

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 _PANEL = 150.0
 _GAP = 62.0
+_NARROW_TOP = 134
 _SMALL = 1e-4
 """KL below this is drawn at the floor of a logarithmic axis."""
 
@@ -63,8 +64,8 @@ def dose_response(found: _Calibration) -> Any:
     panels: list[tuple[str, tuple[tuple[str, str, str], ...]]] = [
         ("refused", tuple((f"refused_{label}", label, colour) for label, colour in
                           (("harmful", REFUSES), ("harmless", ANSWERS)) if f"refused_{label}" in table)),
-        ("KL on harmless prompts, nats per answer token", (("kl", "KL", KINDS[3]),)),
-        ("perplexity of the plain model's answers, times its own", (("perplexity", "perplexity", KINDS[2]),)),
+        ("KL on harmless prompts, nats per token", (("kl", "KL", KINDS[3]),)),
+        ("perplexity of plain answers, times its own", (("perplexity", "perplexity", KINDS[2]),)),
         ("repeated 4-grams", (("repetition", "repetition", KINDS[4]),)),
     ]  # fmt: skip
     figure = go.Figure()
@@ -112,8 +113,7 @@ def dose_response(found: _Calibration) -> Any:
         figure.layout[axis].update(type="log", exponentformat="none")  # else 0.0001 is written as 100 millionths
     figure.layout["yaxis4"].update(rangemode="tozero")
     figure.update_layout(legend=legend_above())
-    stacked = _stacked(len(panels))
-    return dress(figure, wide=stacked, narrow=stacked, narrow_below=640)
+    return dress(figure, wide=_stacked(len(panels)), narrow=_stacked(len(panels), _NARROW_TOP), narrow_below=640)
 
 
 def refusal_by_strength(table: Any) -> Any:
@@ -161,8 +161,7 @@ def refusal_by_strength(table: Any) -> Any:
         figure.layout[f"yaxis{n}"] = {"fixedrange": True, "range": [-0.03, 1.03]}
     figure.layout[f"xaxis{len(panels)}"].update(title={"text": "strength"})
     figure.update_layout(legend=legend_above())
-    stacked = _stacked(len(panels))
-    return dress(figure, wide=stacked, narrow=stacked, narrow_below=640)
+    return dress(figure, wide=_stacked(len(panels)), narrow=_stacked(len(panels), _NARROW_TOP), narrow_below=640)
 
 
 def _over_strength(rows: Any, name: str, column: str) -> dict[str, Any]:
@@ -213,9 +212,10 @@ def _shown(values: Any, panel: int) -> list[float | None]:
     return [v if v is None or panel != 1 else max(v, _SMALL) for v in numbers]
 
 
-def _stacked(n: int) -> dict[str, Any]:
+def _stacked(n: int, top: int = 74) -> dict[str, Any]:
+    """Panels below each other; the legend of long names takes more rows on a narrow page."""
     domains, total = rows_of([_PANEL] * n, _GAP)
-    patch: dict[str, Any] = {"height": total + 130, "margin": {"l": 64, "r": 14, "t": 74, "b": 52}}
+    patch: dict[str, Any] = {"height": total + top + 56, "margin": {"l": 64, "r": 14, "t": top, "b": 52}}
     for axes, domain in zip(axis_names(n), domains, strict=True):
         patch |= place(axes, [0, 1], domain)
     return patch

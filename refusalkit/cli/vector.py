@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,7 @@ from refusalkit.cli.activations import parse_layers
 from refusalkit.cli.quiet import hush
 
 if TYPE_CHECKING:
+    from interp.model.session import Phase
     from interp.text.prompts import PromptSet
     from steering import SteeringVector
 
@@ -24,6 +26,7 @@ Harmful = Annotated[str | None, typer.Option(help="Harmful prompts, in place of 
 Harmless = Annotated[str | None, typer.Option(help="Harmless prompts, likewise.")]
 Seed = Annotated[int, typer.Option(help="Seed.", min=0, max=opt.MAX_SEED)]
 METHODS = ("mean", "pca", "trained")
+PHASES: tuple[Phase, ...] = ("both", "prompt", "generation")
 
 
 def train(
@@ -35,6 +38,9 @@ def train(
     method: Annotated[str, typer.Option(help="mean or pca of harmful minus harmless, or trained.")] = "mean",
     layers: Annotated[str | None, typer.Option(help="0-based layers: 3,5-8; all by default, one for trained.")] = None,
     position: Annotated[str, typer.Option(help="The token read by mean and pca.")] = "t_post_inst",
+    phase: Annotated[
+        str, typer.Option(help="When it acts: both (every token), prompt or generation; of trained, both.")
+    ] = "both",
     answer: Annotated[str | None, typer.Option(help="trained: the answer that --on prompts shall get.")] = None,
     on: Annotated[str, typer.Option(help="trained: harmful or harmless; the others keep theirs.")] = "harmless",
     max_kl: Annotated[float, typer.Option(help="trained: what the leash holds, nats per token.", min=1e-6)] = 0.1,
@@ -55,6 +61,10 @@ def train(
     chosen = parse_layers(layers)
     if method == "trained" and (answer is None or chosen is None or len(chosen) != 1):
         raise RefusalkitError("a trained vector needs the wanted --answer, and one layer: --layers 4")
+    if phase not in PHASES:
+        raise RefusalkitError(f"--phase is {phase!r}; it is one of {', '.join(PHASES)}")
+    if method == "trained" and phase != "both":
+        raise RefusalkitError("a trained vector acts at every token, as it was trained to: leave out --phase")
     if on not in ("harmful", "harmless"):
         raise RefusalkitError(f"--on is {on!r}; it is harmful or harmless")
     _room(out)
@@ -91,6 +101,7 @@ def train(
             subject, pairs, method="pca" if method == "pca" else "mean", layers=chosen, position=_position(position),
             seed=seed, progress=not quiet,
         )  # fmt: skip
+        made = replace(made, phase=PHASES[PHASES.index(phase)])
         made.save(out)
         for layer, about in made.provenance["layers"].items():
             typer.echo(

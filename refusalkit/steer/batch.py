@@ -96,9 +96,8 @@ class Compared:
     def cut(self, arm: Arm, label: str | None) -> Rate:
         """Answers of an arm that were cut off at the limit."""
         mask = arm.told.where(label=label)
-        return Rate(
-            sum(not c.finished for c, own in zip(arm.told.completions, mask, strict=True) if own), int(mask.sum())
-        )
+        cut = np.array([not c.finished for c in arm.told.completions], dtype=bool)
+        return Rate(int(cut[mask].sum()), int(mask.sum()))
 
     def repeats(self, arm: Arm, label: str | None) -> Repeats:
         """How much an arm's answers to prompts of a class repeat themselves."""

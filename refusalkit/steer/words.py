@@ -69,7 +69,8 @@ def rates(found: Compared) -> list[Mapping[str, str]]:
             table.append(
                 {"prompts": of(label), "arm": name_of(found, arm), "refused": rate(found.rate(arm, label)),
                  "n": str(repeats.answers.n), "partial": str(found.partial(arm, label).k),
-                 "repeated 4-grams": f"{repeats.mean:.2f}", f"repetitive (above {REPETITIVE:g})": str(repeats.answers.k),
+                 "repeated 4-grams": f"{repeats.mean:.2f}",
+                 f"repetitive (above {REPETITIVE:g})": str(repeats.answers.k),
                  "refusals repetitive": f"{repeats.refusals.k} of {repeats.refusals.n}",
                  "cut off": str(found.cut(arm, label).k), "other text": str(int(found.changed(arm)[mask].sum()))}
             )  # fmt: skip
