@@ -20,7 +20,7 @@ from interp.text.prompts import PromptSet
 from probes import LatentGuard
 from probes.figures.style import NEUTRAL
 from refusalkit.steer.acting import Acting
-from refusalkit.steer.batch import compare
+from refusalkit.steer.batch import Compared, compare
 from refusalkit.steer.chat import Chat, Turn, command
 from refusalkit.steer.screen import tame
 from refusalkit.steer.words import cautions
@@ -240,20 +240,21 @@ def test_the_same_command_generates_nothing_twice(done: Path, file: Path, monkey
 
 
 def test_strengths_that_a_folder_holds_whole_are_shown_with_others(tmp_path: Path) -> None:
-    ask: dict[str, Any] = {"max_new_tokens": 6, "n_random": 1}
-    compare(model(), acting(), asked(2), [1.0], tmp_path, **ask)
-    both = compare(model(), acting(), asked(2), [0.5], tmp_path, **{**ask, "n_random": 0})
+    def ask(out: Path, strength: float, n_random: int = 1, own: Acting | None = None) -> Compared:
+        return compare(model(), own or acting(), asked(2), [strength], out, max_new_tokens=6, n_random=n_random)
+
+    ask(tmp_path, 1.0)
+    both = ask(tmp_path, 0.5, n_random=0)
     assert [(a.kind, a.strength) for a in both.arms] == [
         ("plain", 0.0), ("vector", 0.5), ("vector", 1.0), ("random 1", 1.0)
     ]  # fmt: skip
-    apart = compare(model(), acting(), asked(2), [1.0], tmp_path / "apart", **ask)
+    apart = ask(tmp_path / "apart", 1.0)
     assert [c.ids for c in both.of(1.0)[0].told.completions] == [c.ids for c in apart.of(1.0)[0].told.completions]
     file = tmp_path / "answers" / "vector-1.0.jsonl"
     file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))  # cut short: not shown, not generated
-    assert compare(model(), acting(), asked(2), [0.5], tmp_path, **ask).strengths == [0.5]
-    other = Acting(vector() * 2, "other")
+    assert ask(tmp_path, 0.5).strengths == [0.5]
     with pytest.raises(PromptError, match="holds answers of another model, template or settings"):
-        compare(model(), other, asked(2), [0.25], tmp_path / "apart", **ask)
+        ask(tmp_path / "apart", 0.25, own=Acting(vector() * 2, "other"))
 
 
 def test_answers_that_repeat_themselves_are_counted_and_warned_of(tmp_path: Path) -> None:
@@ -261,13 +262,14 @@ def test_answers_that_repeat_themselves_are_counted_and_warned_of(tmp_path: Path
     said = write(found, model(), tmp_path)
     (caution,) = cautions(found)
     assert caution in said and "strength 2" in caution and "0.25" not in caution and "8 of" not in caution
-    table = pd.read_csv(tmp_path / "rates.csv").set_index(["strength", "prompts"])
-    assert table.loc[(2.0, "harmless"), "repeated"] > 0.5 and table.loc[(0.0, "harmless"), "repeated"] < 0.1
-    for (strength, label), row in table.iterrows():  # pyright: ignore[reportGeneralTypeIssues]
-        told = (found.plain if strength == 0 else found.of(strength)[0]).told
-        own = [i for i, p in enumerate(asked()) if p.label == label]
+    rows: list[dict[str, Any]] = pd.read_csv(tmp_path / "rates.csv").to_dict("records")  # pyright: ignore[reportAssignmentType]
+    assert {row["strength"] for row in rows} == {0.0, 0.25, 2.0}
+    for row in rows:
+        told = (found.plain if row["strength"] == 0 else found.of(row["strength"])[0]).told
+        own = [i for i, p in enumerate(asked()) if p.label == row["prompts"]]
         assert row["partial"] == sum(told.verdicts[i].label == "partial" for i in own)
         assert row["cut_off"] == sum(not told.completions[i].finished for i in own)
+        assert row["repeated"] > 0.5 if row["strength"] == 2 else row["repeated"] < 0.1
 
 
 def test_a_guard_steers_what_it_flags_with_permuted_decisions_beside(guard: Path, tmp_path: Path) -> None:
