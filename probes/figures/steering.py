@@ -99,9 +99,11 @@ def dose_response(found: _Calibration) -> Any:
                 type="line", x0=found.strength, x1=found.strength, y0=0, y1=1, xref=f"x{n}", yref=f"y{n} domain",
                 line={"color": NEUTRAL, "width": 1.4, "dash": "dash"},
             )  # fmt: skip
-    if (kl := found.target.get("kl")) is not None:
-        figure.add_shape(type="line", x0=0, x1=1, xref="x2 domain", y0=kl, y1=kl, yref="y2",
-                         line={"color": KINDS[3], "width": 1.2, "dash": "dash"})  # fmt: skip
+    for key, n in (("refused", ""), ("kl", 2)):
+        if (target := found.target.get(key)) is not None:
+            on = {"harmful": REFUSES, "harmless": ANSWERS}.get(found.target.get("on", ""), KINDS[3])
+            figure.add_shape(type="line", x0=0, x1=1, xref=f"x{n} domain", y0=target, y1=target, yref=f"y{n}",
+                             line={"color": on, "width": 1.2, "dash": "dash"})  # fmt: skip
     last = f"xaxis{len(panels)}"
     for i in range(len(panels)):
         n = "" if i == 0 else i + 1

@@ -58,7 +58,10 @@ def write(result: Calibration, model: Model, out: Path) -> list[str]:
         f"{model.name}, {asked['n']} prompts of {asked['name']} (validation part, where they are split). Dotted and "
         "pale: random vectors of the same norms. Dashed: the chosen strength, and the target. Intervals are 95 %."
     )
-    below = f"A share each. An answer is repetitive when more than {REPETITIVE:g} of its 4-grams came before in it."
+    below = (
+        "Refused, partial, repeated and repetitive are shares. An answer is repetitive when more than "
+        f"{REPETITIVE:g} of its 4-grams came before in it."
+    )
     panels = [
         Panel("Dose and response", note, result.plot()),
         Panel("Every strength", below, rows=rows),
