@@ -17,16 +17,16 @@ class Panel:
         text: A line below it.
         figure: A plotly figure.
         rows: A table, one mapping of column to cell per row.
-        points: A list below it.
-        folded: What to open for the table, where it shall be folded away.
+        folded: Whether it is shown only when it is asked for.
+        points: A list, below the text.
     """
 
     title: str
     text: str = ""
     figure: Any = None
     rows: Sequence[Mapping[str, str]] = field(default_factory=list[Mapping[str, str]])
+    folded: bool = False
     points: Sequence[str] = ()
-    folded: str = ""
 
 
 def provenance(*told: Mapping[str, Any]) -> Panel:
@@ -38,7 +38,7 @@ def provenance(*told: Mapping[str, Any]) -> Panel:
     from refusalkit.html import flat
 
     rows = [{"": key, "value": str(value)} for one in told for key, value in flat(one)]
-    return Panel("Provenance", rows=rows, folded="Model, vector, prompts, settings and versions")
+    return Panel("Provenance: model, vector, prompts, settings and versions", rows=rows, folded=True)
 
 
 def render_page(over: str, title: str, lead: Sequence[str], panels: Sequence[Panel]) -> str:

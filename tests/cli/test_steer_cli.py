@@ -294,7 +294,7 @@ def test_a_guard_steers_what_it_flags_with_permuted_decisions_beside(guard: Path
     assert not any("another model" in line for line in said)
     page = (tmp_path / "steered.html").read_text()
     assert page.count("flagged (") == drawn.sum() and page.count("let be (") == 8 - drawn.sum()
-    assert "What this does not show" in page and "<summary>Model, vector, prompts" in page
+    assert "What this does not show" in page and "<summary>Provenance: model, vector, prompts" in page
     grey = [
         c
         for t in figure(found).data
