@@ -18,7 +18,6 @@ class Panel:
         figure: A plotly figure.
         rows: A table, one mapping of column to cell per row.
         folded: Whether it is shown only when it is asked for.
-        points: A list, below the text.
     """
 
     title: str
@@ -26,19 +25,6 @@ class Panel:
     figure: Any = None
     rows: Sequence[Mapping[str, str]] = field(default_factory=list[Mapping[str, str]])
     folded: bool = False
-    points: Sequence[str] = ()
-
-
-def provenance(*told: Mapping[str, Any]) -> Panel:
-    """A section that says, folded away, what everything was made of.
-
-    Args:
-        told: Nested mappings, in order.
-    """
-    from refusalkit.html import flat
-
-    rows = [{"": key, "value": str(value)} for one in told for key, value in flat(one)]
-    return Panel("Provenance: model, vector, prompts, settings and versions", rows=rows, folded=True)
 
 
 def render_page(over: str, title: str, lead: Sequence[str], panels: Sequence[Panel]) -> str:
@@ -55,3 +41,15 @@ def write_page(path: Path, over: str, title: str, lead: Sequence[str], panels: S
     partial = path.with_name(path.name + ".partial")
     partial.write_text(render_page(over, title, lead, panels), encoding="utf-8")
     partial.replace(path)
+
+
+def provenance(*told: Mapping[str, Any]) -> Panel:
+    """A section that says, folded away, what everything was made of.
+
+    Args:
+        told: Nested mappings, in order.
+    """
+    from refusalkit.html import flat
+
+    rows = [{"": key, "value": str(value)} for one in told for key, value in flat(one)]
+    return Panel("Provenance: model, vector, prompts, settings and versions", rows=rows, folded=True)

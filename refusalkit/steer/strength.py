@@ -65,7 +65,7 @@ def write(result: Calibration, model: Model, out: Path) -> list[str]:
     panels = [
         Panel("Dose and response", note, result.plot()),
         Panel("Every strength", below, rows=rows),
-        Panel("What this does not show", points=LIMITS),
+        Panel("What this does not show", " ".join(LIMITS)),
         provenance({"vector": vector, **result.provenance}),
     ]
     write_page(out / "calibration.html", "refusalkit vector calibrate", f"How strong: {model.name}", said, panels)

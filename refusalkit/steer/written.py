@@ -45,7 +45,7 @@ def write(found: Compared, model: Model, out: Path) -> list[str]:
         Panel("Refusals", note, figure(found)),
         Panel("Every arm", _COLUMNS, rows=rates(found)),
         Panel("Side by side", _shown_of(found), rows=_answers(found)),
-        Panel("What this does not show", points=LIMITS),
+        Panel("What this does not show", " ".join(LIMITS)),
         provenance({key: about[key] for key in ("prompts", "acting", "max_new_tokens", "seed", "provenance")}),
     ]
     title = f"{model.name}, plain and with {found.acting.name}"

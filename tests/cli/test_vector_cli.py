@@ -64,7 +64,8 @@ def test_a_strength_is_found_and_written_with_its_curve(asked: Path, made: Path,
     assert about["reason"] in done.out.replace("\n", " ") and "longer than the residual stream" in done.out
     assert {f.name for f in (tmp_path / "c").iterdir()} >= {"answers", "doses.jsonl"}  # the same command goes on
     page = (tmp_path / "c" / "calibration.html").read_text()
-    assert "Dose and response" in page and "harmless refused" in page and "<summary>Provenance: model, vector, prompts" in page
+    assert "Dose and response" in page and "harmless refused" in page
+    assert "<summary>Provenance: model, vector, prompts" in page
     assert "A random vector of the same norm, refused:" in page and "12 prompts" in page
     made_how = SteeringVector.load(tmp_path / "c" / "vector.safetensors").provenance["calibration"]
     assert made_how["target"] == {"refused": 0.9, "on": "harmless"} and made_how["strength"] == about["strength"]
