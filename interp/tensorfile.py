@@ -88,8 +88,15 @@ def read_tensors(
             if not isinstance(about[name], type_) or isinstance(about[name], bool):
                 raise TypeError(f"{name} is {about[name]!r:.40}")
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise FormatError(f"the metadata of {source} is damaged: {error!r}") from error
+        raise FormatError(f"the metadata of {source} is damaged: {in_words(error)}") from error
     return about, tensors
+
+
+def in_words(error: Exception) -> str:
+    """What is wrong, without the names that Python has for it."""
+    if isinstance(error, KeyError):
+        return f"it lacks {', '.join(map(str, error.args))}"
+    return str(error) or type(error).__name__
 
 
 def digest_of(entry: str, about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:

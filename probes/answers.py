@@ -56,6 +56,12 @@ class Behaviour:
         mask = self.where(**fields)
         return Rate(int(self.refused[mask].sum()), int(mask.sum()))
 
+    def partial_rate(self, **fields: Any) -> Rate:
+        """Answers that refuse and comply, both in part, among the prompts with these field values."""
+        mask = self.where(**fields)
+        partial = np.array([v.label == "partial" for v in self.verdicts], dtype=bool)
+        return Rate(int(partial[mask].sum()), int(mask.sum()))
+
     def part(self, prompts: PromptSet) -> Behaviour:
         """The same for some of the prompts, in their order."""
         at = {p.id: i for i, p in enumerate(self.prompts)}

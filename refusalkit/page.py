@@ -41,3 +41,15 @@ def write_page(path: Path, over: str, title: str, lead: Sequence[str], panels: S
     partial = path.with_name(path.name + ".partial")
     partial.write_text(render_page(over, title, lead, panels), encoding="utf-8")
     partial.replace(path)
+
+
+def provenance(*told: Mapping[str, Any]) -> Panel:
+    """A section that says, folded away, what everything was made of.
+
+    Args:
+        told: Nested mappings, in order.
+    """
+    from refusalkit.html import flat
+
+    rows = [{"": key, "value": str(value)} for one in told for key, value in flat(one)]
+    return Panel("Provenance: model, vector, prompts, settings and versions", rows=rows, folded=True)

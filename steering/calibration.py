@@ -6,7 +6,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from probes.answers import Judge, behaviour
 from steering.doses import Dose, doses, stream_norms
 from steering.kept_doses import KeptDoses, vector_digest
 from steering.vector import SteeringVector
+from steering.words import caution, chosen, gains
 
 STRENGTHS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
 
@@ -50,14 +51,39 @@ class Calibration:
 
     @property
     def vector(self) -> SteeringVector:
-        """The vector at the chosen strength.
+        """The vector at the chosen strength; its provenance says how that was chosen.
 
         Raises:
             DirectionError: When no strength meets the target.
         """
         if self.strength is None:
             raise DirectionError(f"there is no calibrated vector: {self.reason}")
-        return self.given * self.strength
+        dose = self.at("vector") or self.at("plain")  # at strength 0 nothing was added
+        about = {
+            "strength": self.strength, "reason": self.reason, "target": dict(self.target),
+            "measured": None if dose is None else {k: v for k, v in dose.to_row().items() if not _lacking(v)},
+            "prompts": self.provenance.get("prompts"), "max_new_tokens": self.provenance.get("max_new_tokens"),
+            "seed": self.provenance.get("seed"),
+        }  # fmt: skip
+        made = self.given * self.strength
+        return replace(made, provenance={**made.provenance, "calibration": about})
+
+    def at(self, arm: str) -> Dose | None:
+        """What was measured of an arm at the chosen strength (of the plain model, at 0); `None` where nothing was."""
+        strength = 0.0 if arm == "plain" else self.strength
+        return next((d for d in self.doses if d.arm == arm and d.strength == strength), None)
+
+    @property
+    def gains(self) -> list[str]:
+        """What the chosen strength brings and costs, beside a random vector of the same norm, in sentences."""
+        plain, own = self.at("plain"), self.at("vector")
+        return [] if plain is None or own is None else gains(plain, own, self.at("random 1"))
+
+    @property
+    def caution(self) -> str | None:
+        """That answers at the chosen strength repeat themselves more than plain ones (`steering.repeats`), if so."""
+        plain, own = self.at("plain"), self.at("vector")
+        return None if plain is None or own is None else caution(plain, own)
 
     @property
     def norm_share(self) -> dict[int, float]:
@@ -186,7 +212,9 @@ def calibrate(
             low, high = (middle, high) if met(dose) == (refusal_rate is None) else (low, middle)
             advance(1)
     target: dict[str, Any] = {"kl": target_kl} if target_kl is not None else {"refused": refusal_rate, "on": on}
-    strength, reason = _chosen(target, low, high, grid, found)
+    strength, reason = chosen(target, low, high, grid, found)
+    if controls and strength and strength not in grid:  # the control stands beside what is chosen
+        found += measured([(f"random {i}", strength, (one * strength).edits()) for i, one in enumerate(controls, 1)])
     provenance = {
         **model.provenance(), "prompts": {"name": used.name, "digest": used.digest[:16], "n": len(used)},
         "target": target, "strengths": grid, "refine": refine, "n_random": n_random, "seed": seed,
@@ -200,6 +228,11 @@ def calibrate(
             stacklevel=2,
         )
     return made
+
+
+def _lacking(value: Any) -> bool:
+    """Whether JSON lacks a number."""
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _key(model: Model, vector: SteeringVector, used: PromptSet, max_new_tokens: int, seed: int) -> dict[str, Any]:
@@ -252,23 +285,3 @@ def _bracket(met: Mapping[float, bool], upward: bool) -> tuple[float, float | No
             return (low, strength) if strength > 0 else (0.0, 0.0)
         low = strength
     return low, None
-
-
-def _chosen(
-    target: Mapping[str, Any], low: float, high: float | None, grid: Sequence[float], found: Sequence[Dose]
-) -> tuple[float | None, str]:
-    n = f"{len(grid)} strengths up to {grid[-1]:g}"
-    if "kl" in target:
-        what = f"KL on harmless prompts within {target['kl']:g} nats"
-        if high is None:
-            return low, f"strength {low:.3g}, the largest of {n}, keeps {what}; more may do so, too"
-        if low == 0:
-            return None, f"no strength keeps {what}: {high:.3g} is beyond it already"
-        return low, f"strength {low:.3g} keeps {what}; {high:.3g} is beyond it"
-    what = f"{target['refused']:.0%} of {target['on']} prompts refused"
-    if high is None:
-        best = max((d.refused[target["on"]].value, d.strength) for d in found if d.arm == "vector")
-        return None, f"none of {n} gets {what}: most is {best[0]:.0%}, at {best[1]:.3g}"
-    if high == 0:
-        return 0.0, f"strength 0: the plain model has {what}"
-    return high, f"strength {high:.3g} gets {what}; {low:.3g} does not"

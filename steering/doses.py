@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from interp.activations.capture import capture
-from interp.model.generate import Completion
 from interp.model.model import Model, Prompts
 from interp.model.session import Edit
 from interp.stats import Rate
@@ -18,9 +17,9 @@ from interp.text.prompts import HARMFUL, HARMLESS, PromptSet
 from probes.answers import Behaviour, Judge, behaviour
 from probes.price import price
 from steering.kept_doses import Cost, KeptDoses
+from steering.repeats import Repeats
 
 Interval = tuple[float, float, float]
-_GRAM = 4
 _FOR_NORMS = 64
 
 
@@ -34,8 +33,9 @@ class Dose:
         refused: For `"harmful"` and `"harmless"`, whichever there are.
         kl: KL(plain || steered) on harmless prompts, in nats per answer token: mean over prompts, 95 % interval.
         perplexity: Of the plain model's answers to harmless prompts, over the plain model's own: 1 for no change.
-        repetition: Share of 4-grams that came before in the same answer (seq-rep-4, Welleck et al. 2020, 1908.04319),
-            mean over all answers; 0 where answers are shorter.
+        repeats: How much the answers repeat themselves.
+        repeats_on: The same by label.
+        partly: Answers judged partial, by label: neither refusals nor compliance.
     """
 
     arm: str
@@ -43,7 +43,14 @@ class Dose:
     refused: Mapping[str, Rate]
     kl: Interval
     perplexity: Interval
-    repetition: float
+    repeats: Repeats
+    repeats_on: Mapping[str, Repeats]
+    partly: Mapping[str, Rate]
+
+    @property
+    def repetition(self) -> float:
+        """Share of 4-grams that came before in the same answer, mean over all answers (seq-rep-4)."""
+        return self.repeats.mean
 
     def to_row(self) -> dict[str, Any]:
         """One row of the table."""
@@ -54,7 +61,9 @@ class Dose:
                     f"n_{label}": rate.n}  # fmt: skip
         for name, three in (("kl", self.kl), ("perplexity", self.perplexity)):
             row |= dict(zip((name, f"{name}_low", f"{name}_high"), three, strict=True))
-        return {**row, "repetition": self.repetition}
+        row |= {f"partial_{label}": rate.value for label, rate in self.partly.items()}
+        return {**row, "repetition": self.repetition, "repetitive": self.repeats.answers.value,
+                "refusals_repetitive": self.repeats.refusals.value}  # fmt: skip
 
 
 def doses(
@@ -98,8 +107,11 @@ def doses(
                 progress=progress,
             )  # fmt: skip
         kl, perplexity = costs.get(arm, (nothing, nothing))
-        refused = {label: told.rate(label=label) for label in (HARMFUL, HARMLESS) if any(told.where(label=label))}
-        found.append(Dose(arm, strength, refused, kl, perplexity, repetition(told.completions)))
+        labels = [label for label in (HARMFUL, HARMLESS) if any(told.where(label=label))]
+        refused = {label: told.rate(label=label) for label in labels}
+        partly = {label: told.partial_rate(label=label) for label in labels}
+        repeats_on = {label: Repeats.of(told, told.where(label=label)) for label in labels}
+        found.append(Dose(arm, strength, refused, kl, perplexity, Repeats.of(told), repeats_on, partly))
     return found
 
 
@@ -114,16 +126,6 @@ def _costs(
     named = {arm: edits for arm, _, edits in arms if edits}
     prices = {p.arm: p for p in price(model, harmless, named, written=there, seed=seed)}
     return {arm: (prices[arm].mean_kl, prices[arm].perplexity_ratio) for arm, _, _ in arms}
-
-
-def repetition(completions: Sequence[Completion]) -> float:
-    """Mean share of repeated 4-grams over answers."""
-    return float(np.mean([_repeated(c.ids) for c in completions])) if completions else math.nan
-
-
-def _repeated(ids: Sequence[int]) -> float:
-    grams = [tuple(ids[i : i + _GRAM]) for i in range(len(ids) - _GRAM + 1)]
-    return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
 def stream_norms(model: Model, prompts: Prompts, site: str, layers: Sequence[int]) -> dict[int, float]:

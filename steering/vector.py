@@ -17,7 +17,7 @@ from interp.edits import Add, add
 from interp.errors import DirectionError, FormatError, RefusalkitError
 from interp.model.session import Phase
 from interp.model.sites import as_layers, check_site
-from interp.tensorfile import digest_of, read_tensors, write_tensors
+from interp.tensorfile import digest_of, in_words, read_tensors, write_tensors
 from steering.geometry import Other, bases, paired, project, turned
 
 if TYPE_CHECKING:
@@ -274,7 +274,7 @@ class SteeringVector:
             kind = DirectionError if isinstance(error, DirectionError) else FormatError
             raise kind(f"{path} holds no usable vector: {error}") from error
         except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            raise FormatError(f"the metadata of {path} is damaged: {error!r}") from error
+            raise FormatError(f"the metadata of {path} is damaged: {in_words(error)}") from error
 
 
 def _check_digest(about: dict[str, Any], tensors: Mapping[str, Tensor]) -> None:

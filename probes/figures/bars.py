@@ -47,8 +47,13 @@ def causal_bars(check: CausalCheck) -> Any:
     return effect_bars(check.effects)
 
 
-def effect_bars(effects: Sequence[Effect]) -> Any:
-    """The same from the effects alone, as a stored audit has them."""
+def effect_bars(effects: Sequence[Effect], controls: Sequence[str] = ()) -> Any:
+    """The same from the effects alone, as a stored audit has them.
+
+    Args:
+        effects: A bar each.
+        controls: Interventions that are controls themselves; drawn in grey.
+    """
     import plotly.graph_objects as go
 
     classes = list(dict.fromkeys(e.on for e in effects))
@@ -57,7 +62,7 @@ def effect_bars(effects: Sequence[Effect]) -> Any:
     for i, (name, rows) in enumerate(zip(classes, panels, strict=True)):
         n = "" if i == 0 else i + 1
         at: dict[str, Any] = {"xaxis": f"x{n}", "yaxis": f"y{n}"}
-        figure.add_bar(**_bar_trace(rows), **at)
+        figure.add_bar(**_bar_trace(rows, controls), **at)
         figure.add_scatter(**_dot_trace(rows), **at)
         for y, effect in enumerate(rows):
             figure.add_annotation(
@@ -79,9 +84,10 @@ def effect_bars(effects: Sequence[Effect]) -> Any:
             "ticktext": [_name(e) for e in rows], "fixedrange": True, "ticklabelstandoff": 6,
         }  # fmt: skip
         figure.add_annotation(panel_title(f"Refusals, <b>{plain(name)}</b> prompts", i))
+    grey = "unedited model, and controls" if controls else "unedited model"
     for label, marker in (
         ("this direction", {"symbol": "square", "size": 10, "color": REFUSES}),
-        ("unedited model", {"symbol": "square", "size": 10, "color": NEUTRAL}),
+        (grey, {"symbol": "square", "size": 10, "color": NEUTRAL}),
         ("control: one random direction each", _DOT),
     ):
         figure.add_scatter(x=[None], y=[None], mode="markers", name=label, marker=marker)
@@ -91,12 +97,14 @@ def effect_bars(effects: Sequence[Effect]) -> Any:
     return dress(figure, wide=_abreast(heights, left), narrow=_stacked(heights, left), narrow_below=760)
 
 
-def _bar_trace(rows: Sequence[Effect]) -> dict[str, Any]:
+def _bar_trace(rows: Sequence[Effect], controls: Sequence[str]) -> dict[str, Any]:
     ends = [e.rate.interval for e in rows]
     return {
         "x": [_number(e.rate.value) for e in rows], "y": list(range(len(rows))), "orientation": "h", "width": _BAR,
         "showlegend": False,
-        "marker": {"color": [NEUTRAL if e.intervention == "none" else REFUSES for e in rows], "line": {"width": 0}},
+        "marker": {
+            "color": [NEUTRAL if e.intervention in ("none", *controls) else REFUSES for e in rows], "line": {"width": 0}
+        },
         "error_x": {
             "type": "data", "symmetric": False, "color": NEUTRAL, "thickness": 1.6, "width": 4,
             "array": [_number(high - e.rate.value) for e, (_, high) in zip(rows, ends, strict=True)],

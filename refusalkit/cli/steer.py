@@ -73,6 +73,7 @@ def steer(
         talk(Chat(loaded, given, strengths[0], max_new_tokens), acting)
         return
     from refusalkit.steer.batch import compare
+    from refusalkit.steer.words import aligned, rates
     from refusalkit.steer.written import write
 
     assert out is not None
@@ -82,6 +83,8 @@ def steer(
     )  # fmt: skip
     for sentence in write(found, loaded, out):
         typer.echo(sentence)
+    for line in aligned(rates(found)):
+        typer.echo(line)
     typer.echo(f"written: {out / 'steered.html'}, steered.jsonl, steered.json, rates.csv")
 
 

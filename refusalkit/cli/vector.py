@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 import warnings
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,8 +16,9 @@ from refusalkit.cli.activations import parse_layers
 from refusalkit.cli.quiet import hush
 
 if TYPE_CHECKING:
+    from interp.model.session import Phase
     from interp.text.prompts import PromptSet
-    from steering import Calibration, SteeringVector
+    from steering import SteeringVector
 
 VectorFile = Annotated[Path, typer.Argument(help="A steering vector, of any format that is read.", metavar="VECTOR")]
 Prompts = Annotated[str | None, typer.Option(help="Labelled prompts: a file, a Hub dataset, headlines ...")]
@@ -24,6 +26,7 @@ Harmful = Annotated[str | None, typer.Option(help="Harmful prompts, in place of 
 Harmless = Annotated[str | None, typer.Option(help="Harmless prompts, likewise.")]
 Seed = Annotated[int, typer.Option(help="Seed.", min=0, max=opt.MAX_SEED)]
 METHODS = ("mean", "pca", "trained")
+PHASES: tuple[Phase, ...] = ("both", "prompt", "generation")
 
 
 def train(
@@ -35,6 +38,9 @@ def train(
     method: Annotated[str, typer.Option(help="mean or pca of harmful minus harmless, or trained.")] = "mean",
     layers: Annotated[str | None, typer.Option(help="0-based layers: 3,5-8; all by default, one for trained.")] = None,
     position: Annotated[str, typer.Option(help="The token read by mean and pca.")] = "t_post_inst",
+    phase: Annotated[
+        str, typer.Option(help="When it acts: both (every token), prompt or generation; of trained, both.")
+    ] = "both",
     answer: Annotated[str | None, typer.Option(help="trained: the answer that --on prompts shall get.")] = None,
     on: Annotated[str, typer.Option(help="trained: harmful or harmless; the others keep theirs.")] = "harmless",
     max_kl: Annotated[float, typer.Option(help="trained: what the leash holds, nats per token.", min=1e-6)] = 0.1,
@@ -55,6 +61,10 @@ def train(
     chosen = parse_layers(layers)
     if method == "trained" and (answer is None or chosen is None or len(chosen) != 1):
         raise RefusalkitError("a trained vector needs the wanted --answer, and one layer: --layers 4")
+    if phase not in PHASES:
+        raise RefusalkitError(f"--phase is {phase!r}; it is one of {', '.join(PHASES)}")
+    if method == "trained" and phase != "both":
+        raise RefusalkitError("a trained vector acts at every token, as it was trained to: leave out --phase")
     if on not in ("harmful", "harmless"):
         raise RefusalkitError(f"--on is {on!r}; it is harmful or harmless")
     _room(out)
@@ -91,6 +101,7 @@ def train(
             subject, pairs, method="pca" if method == "pca" else "mean", layers=chosen, position=_position(position),
             seed=seed, progress=not quiet,
         )  # fmt: skip
+        made = replace(made, phase=PHASES[PHASES.index(phase)])
         made.save(out)
         for layer, about in made.provenance["layers"].items():
             typer.echo(
@@ -159,8 +170,10 @@ def calibrate(
             subject, given, prompts=found, target_kl=target_kl, refusal_rate=refusal_rate, on=on, n_random=n_random,
             max_new_tokens=max_new_tokens, folder=out, seed=seed, progress=not quiet,
         )  # fmt: skip
-    _write(result, out)
-    typer.echo(result.reason)
+    from refusalkit.steer.strength import write
+
+    for line in write(result, subject, out):
+        typer.echo(line)
     for warning in said:
         if "residual stream" in str(warning.message):
             typer.echo(f"note: {warning.message}")
@@ -240,31 +253,3 @@ def _prompts(prompts: str | None, harmful: str | None, harmless: str | None) -> 
     if prompts is None and harmful is not None and harmless is not None:
         return load_pair(harmful, harmless)
     raise PromptError("give labelled prompts as --prompts, or --harmful and --harmless")
-
-
-def _write(result: Calibration, out: Path) -> None:
-    from interp.provenance import write_json
-    from refusalkit.page import Panel, render_page
-
-    out.mkdir(parents=True, exist_ok=True)
-    table = result.to_frame()
-    about: dict[str, Any] = {
-        "strength": result.strength, "reason": result.reason, "target": dict(result.target),
-        "norm_share": result.norm_share, "stream_norms": dict(result.norms), "provenance": dict(result.provenance),
-    }  # fmt: skip
-    write_json(out / "calibration.json", about)
-    columns = [c for c in ("arm", "strength", "refused_harmful", "refused_harmless", "kl", "kl_high", "perplexity",
-                           "repetition", "norm_share") if c in table]  # fmt: skip
-    rows = [
-        {c: row[c] if isinstance(row[c], str) else f"{row[c]:.3g}" for c in columns}
-        for row in table[columns].to_dict("records")
-    ]
-    panels = [Panel("Dose and response", "Dotted: random vectors of the same norms.", result.plot()),
-              Panel("Every strength", rows=rows)]  # fmt: skip
-    page = render_page("refusalkit vector calibrate", "How strong", [result.reason], panels)
-    for name, text in (("calibration.csv", table.to_csv(index=False)), ("calibration.html", page)):
-        partial = out / f"{name}.partial"
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(out / name)
-    if result.strength is not None:
-        result.vector.save(out / "vector.safetensors")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ from interp.stats import Rate
 from interp.text.prompts import PromptSet
 from probes.answers import Behaviour, behaviour
 from refusalkit.steer.acting import Acting
+from steering.repeats import Repeats
 
 PLAIN, VECTOR, PERMUTED = "plain", "vector", "decisions permuted"
 Bools = np.ndarray[Any, np.dtype[np.bool_]]
@@ -75,7 +78,7 @@ class Compared:
 
     @property
     def strengths(self) -> list[float]:
-        """Strengths, in the order given."""
+        """Strengths, the lowest first."""
         return [arm.strength for arm in self.arms if arm.kind == VECTOR]
 
     def of(self, strength: float, kind: str = VECTOR) -> list[Arm]:
@@ -86,19 +89,40 @@ class Compared:
         """Refusals of an arm among prompts of a class."""
         return arm.told.rate(label=label)
 
+    def partial(self, arm: Arm, label: str | None) -> Rate:
+        """Answers of an arm that are partial: in part a refusal, in part an answer."""
+        return arm.told.partial_rate(label=label)
+
+    def cut(self, arm: Arm, label: str | None) -> Rate:
+        """Answers of an arm that were cut off at the limit."""
+        mask = arm.told.where(label=label)
+        cut = np.array([not c.finished for c in arm.told.completions], dtype=bool)
+        return Rate(int(cut[mask].sum()), int(mask.sum()))
+
+    def repeats(self, arm: Arm, label: str | None) -> Repeats:
+        """How much an arm's answers to prompts of a class repeat themselves."""
+        return Repeats.of(arm.told, arm.told.where(label=label))
+
     def to_frame(self) -> Any:
-        """One row per arm and class (pandas): refusals with their Wilson interval, and answers other than plain."""
+        """One row per arm and class (pandas).
+
+        Refusals with their Wilson interval, partial answers, those cut off at the limit, answers other than plain, the
+        mean share of repeated 4-grams, and of answers and of refusals the share that is repetitive
+        (`steering.repeats.REPETITIVE`).
+        """
         import pandas as pd
 
         rows: list[dict[str, Any]] = []
         for arm in self.arms:
             for label in self.labels:
-                rate, mask = self.rate(arm, label), arm.told.where(label=label)
+                rate, mask, repeats = self.rate(arm, label), arm.told.where(label=label), self.repeats(arm, label)
                 low, high = rate.interval
                 rows.append(
                     {"arm": arm.kind, "strength": arm.strength, "prompts": label or "all prompts",
                      "refused": rate.value, "low": low, "high": high, "k": rate.k, "n": rate.n,
-                     "changed": int(self.changed(arm)[mask].sum())}
+                     "partial": self.partial(arm, label).k, "cut_off": self.cut(arm, label).k,
+                     "changed": int(self.changed(arm)[mask].sum()), "repeated": repeats.mean,
+                     "repetitive": repeats.answers.k, "refusals_repetitive": repeats.refusals.k}
                 )  # fmt: skip
         return pd.DataFrame(rows)
 
@@ -124,6 +148,7 @@ def compare(
 
     With a guard, prompts are read in a pass before, without the vector; those that it lets be keep the plain answer.
     Beside the vector stand random ones of the same norm, on the same prompts, and with a guard its decisions permuted.
+    Other strengths that `out` holds whole, of the same vector, model and prompts, are part of the comparison.
 
     Args:
         model: The model.
@@ -151,22 +176,29 @@ def compare(
     note("the plain model", progress)
     plain = behaviour(model, prompts, out=folder / "plain.jsonl", **options)
 
+    def file(kind: str, strength: float) -> Path:
+        return folder / f"{kind} {'ablated' if acting.ablated is not None else repr(strength)}.jsonl".replace(" ", "-")
+
     def told(kind: str, strength: float, edits: Sequence[Edit], where: Bools, beside: Behaviour) -> Behaviour:
         """Answers under edits to some prompts, those known to the others."""
         if not where.any():
             return beside
         note(f"{kind}, {acting.said(strength)}", progress)
-        name = f"{kind} {'ablated' if acting.ablated is not None else repr(strength)}.jsonl".replace(" ", "-")
         done = {**acting.told(), "kind": kind, "strength": strength, "seed": seed}
-        own = behaviour(model, _some(prompts, where), edits=edits, out=folder / name, edited_by=done, **options)
+        own = behaviour(model, _some(prompts, where), edits=edits, out=file(kind, strength), edited_by=done, **options)
         return _put(beside, own, where)
 
     arms = [Arm(PLAIN, 0.0, plain)]
-    for strength in strengths:
+    before = [] if acting.ablated is not None else _kept(folder, int(acts.sum()))
+    for strength in sorted({*map(float, strengths), *before}):
         edits = acting.edits(strength)
         own = told(VECTOR, strength, edits, acts, plain)
         arms.append(Arm(VECTOR, strength, own))
-        for i in range(n_random if strength else 0):  # a random vector times nothing is no other
+        drawn_before = 0
+        while _whole(file(f"random {drawn_before + 1}", strength), int(acts.sum())):
+            drawn_before += 1
+        asked = n_random if strength in strengths else 0
+        for i in range(max(asked, drawn_before) if strength else 0):  # a random vector times nothing is no other
             control = acting.control(strength, seed * 1000 + i)
             arms.append(Arm(f"random {i + 1}", strength, told(f"random {i + 1}", strength, control, acts, plain)))
         if decisions is not None and strength and 0 < acts.sum() < len(acts):
@@ -175,6 +207,25 @@ def compare(
             known = _put(plain, own.part(_some(prompts, both)), both)
             arms.append(Arm(PERMUTED, strength, told(PERMUTED, strength, edits, drawn & ~acts, known)))
     return Compared(acting, tuple(arms), decisions, max_new_tokens, seed)
+
+
+def _kept(folder: Path, n: int) -> list[float]:
+    """Strengths at which a folder holds the vector's answers to all prompts that it acts on."""
+    found: list[float] = []
+    for path in folder.glob(f"{VECTOR}-*.jsonl"):
+        with contextlib.suppress(ValueError):
+            strength = float(path.stem.removeprefix(f"{VECTOR}-"))
+            if math.isfinite(strength) and _whole(path, n):
+                found.append(strength)
+    return found
+
+
+def _whole(path: Path, n: int) -> bool:
+    """Whether a file of answers has its header and a line for each of `n` prompts."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as lines:
+        return sum(line.endswith(b"\n") for line in lines) > n
 
 
 def _some(prompts: PromptSet, where: Bools) -> PromptSet:

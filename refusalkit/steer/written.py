@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from interp.model.model import Model
 from interp.provenance import write_json
-from interp.stats import Rate
 from refusalkit.evaluation.run import write_text
-from refusalkit.steer.batch import PERMUTED, PLAIN, VECTOR, Arm, Compared
+from refusalkit.steer.batch import PERMUTED, VECTOR, Arm, Compared
+from refusalkit.steer.words import LIMITS, cautions, name_of, of, rates, sentences
+from steering.repeats import REPETITIVE
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -23,49 +24,40 @@ SHOWN = 40
 
 def write(found: Compared, model: Model, out: Path) -> list[str]:
     """Write `steered.jsonl`, `rates.csv`, `steered.json` and `steered.html`; returns what to say."""
-    from refusalkit.page import Panel, write_page
+    from refusalkit.page import Panel, provenance, write_page
 
-    said = sentences(found)
+    told, warned = sentences(found, model), cautions(found)
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in side_by_side(found)]
     write_text(out / "steered.jsonl", "".join(lines))
     table = found.to_frame()
     write_text(out / "rates.csv", table.to_csv(index=False, lineterminator="\n"))
+    counts = table.drop(columns=["refused", "low", "high"]).to_dict("records")
     about: dict[str, Any] = {
-        "schema": SCHEMA, "findings": said, "rates": table.drop(columns=["refused", "low", "high"]).to_dict("records"),
+        "schema": SCHEMA, "findings": told, "cautions": warned, "rates": counts, "repetitive_above": REPETITIVE,
         "acting": found.acting.told(), "max_new_tokens": found.max_new_tokens, "seed": found.seed,
         "prompts": {"name": found.prompts.name, "digest": found.prompts.digest[:16], "n": len(found.prompts)},
         "flagged": None if found.decisions is None else int(found.decisions.acts.sum()),
         "provenance": model.provenance(),
     }  # fmt: skip
     write_json(out / "steered.json", about)
-    rates = [{"": _name(found, arm), **{_of(label): _cell(found.rate(arm, label)) for label in found.labels},
-              "other text": str(int(found.changed(arm).sum()))} for arm in found.arms]  # fmt: skip
     note = "Greedy answers, judged one by one; Wilson intervals at 95 %. Random vectors have the same norm."
     panels = [
         Panel("Refusals", note, figure(found)),
-        Panel("Every arm", f"Refused, of {len(found.prompts)} prompts in all.", rows=rates),
+        Panel("Every arm", _COLUMNS, rows=rates(found)),
         Panel("Side by side", _shown_of(found), rows=_answers(found)),
+        Panel("What this does not show", " ".join(LIMITS)),
+        provenance({key: about[key] for key in ("prompts", "acting", "max_new_tokens", "seed", "provenance")}),
     ]
     title = f"{model.name}, plain and with {found.acting.name}"
-    write_page(out / "steered.html", "refusalkit steer", title, said, panels)
-    return said
+    write_page(out / "steered.html", "refusalkit steer", title, [*told, *warned], panels)
+    return [*told, *warned]
 
 
-def sentences(found: Compared) -> list[str]:
-    """What was measured, in words: a line for each class of prompts, one for the texts, one for the guard."""
-    lines: list[str] = []
-    for label in found.labels:
-        parts = [f"plain {_rate(found.rate(found.plain, label))}"]
-        for strength in found.strengths:
-            arms = [*found.of(strength), *found.of(strength, "random"), *found.of(strength, PERMUTED)]
-            parts += [f"{_name(found, arm)} {_rate(found.rate(arm, label))}" for arm in arms]
-        lines.append(f"{_of(label)} refused: {'; '.join(parts)}")
-    other = [f"{int(found.changed(own).sum())} at {found.acting.said(s)}" for s in found.strengths
-             for own in found.of(s)]  # fmt: skip
-    lines.append(f"answers in other words than the plain model's, of {len(found.prompts)}: {', '.join(other)}")
-    if found.decisions is not None:
-        lines.append(f"the guard flags {int(found.decisions.acts.sum())} of {len(found.prompts)} prompts")
-    return lines
+_COLUMNS = (
+    "Partial: in part a refusal, in part an answer; it counts as neither. Repeated 4-grams: share of an answer's that "
+    f"came before in it, mean; above {REPETITIVE:g} an answer counts as repetitive, and so may a refusal. Cut off: "
+    "not ended at the limit. Other text: than the plain model's."
+)
 
 
 def side_by_side(found: Compared) -> list[dict[str, Any]]:
@@ -88,16 +80,23 @@ def figure(found: Compared) -> Any:
 
     if len(found.strengths) > 1:
         return refusal_by_strength(found.to_frame())
-    effects = [Effect("none", _of(label), found.rate(found.plain, label), ()) for label in found.labels]
+    controls: list[str] = []
+    effects = [Effect("none", of(label), found.rate(found.plain, label), ()) for label in found.labels]
     for strength in found.strengths:
         for arm in (*found.of(strength), *found.of(strength, PERMUTED)):
-            name = found.acting.said(strength) if arm.kind == VECTOR else arm.kind
             randoms = found.of(strength, "random") if arm.kind == VECTOR else []
-            effects += [
-                Effect(name, _of(label), found.rate(arm, label), tuple(found.rate(r, label) for r in randoms))
-                for label in found.labels
-            ]
-    return effect_bars(effects)
+            controls += [_bar(found, arm, label) for label in found.labels if arm.kind == PERMUTED]
+            for label in found.labels:
+                beside = tuple(found.rate(r, label) for r in randoms)
+                effects.append(Effect(_bar(found, arm, label), of(label), found.rate(arm, label), beside))
+    return effect_bars(effects, controls)
+
+
+def _bar(found: Compared, arm: Arm, label: str | None) -> str:
+    """What a bar is called; one of answers that repeat themselves says so."""
+    name = name_of(found, arm) if arm.kind == VECTOR else arm.kind
+    caution = found.repeats(arm, label).caution(found.repeats(found.plain, label))
+    return name if caution is None else f"{name}, repetitive"
 
 
 def _answers(found: Compared) -> list[Mapping[str, str]]:
@@ -107,9 +106,18 @@ def _answers(found: Compared) -> list[Mapping[str, str]]:
     order = sorted(_all(found), key=lambda i: not turned[i])[:SHOWN]
     return [
         {"prompt": _text(found.prompts[i].text, None, found.prompts[i].label)}
-        | {_name(found, arm): _text(arm.told.completions[i].answer, arm.told.verdicts[i]) for arm in own}
+        | _guard(found, i)
+        | {name_of(found, arm): _text(arm.told.completions[i].answer, arm.told.verdicts[i]) for arm in own}
         for i in order
     ]
+
+
+def _guard(found: Compared, i: int) -> dict[str, str]:
+    """What the guard said of a prompt."""
+    if found.decisions is None:
+        return {}
+    said = "flagged" if found.decisions.acts[i] else "let be"
+    return {"guard (score)": f"{said} ({found.decisions.scores[i, 0]:.3g})"}
 
 
 def _all(found: Compared) -> range:
@@ -141,23 +149,3 @@ def _shown_of(found: Compared) -> str:
     if n <= SHOWN:
         return "All prompts, those first whose verdict the vector turned."
     return f"{SHOWN} of {n} prompts, those first whose verdict the vector turned; all are in steered.jsonl."
-
-
-def _name(found: Compared, arm: Arm) -> str:
-    if arm.kind == PLAIN:
-        return PLAIN
-    own = found.acting.said(arm.strength)
-    return own if arm.kind == VECTOR else f"{arm.kind}, {own}"
-
-
-def _of(label: str | None) -> str:
-    return label or "all prompts"
-
-
-def _cell(rate: Rate) -> str:
-    return f"{_rate(rate)}, {rate.k} of {rate.n}"
-
-
-def _rate(rate: Rate) -> str:
-    low, high = rate.interval
-    return f"{rate.value:.2f} [{low:.2f}, {high:.2f}]"

@@ -97,7 +97,24 @@ def _by_suffix(path: Path) -> str:
 
 
 def _by_content(path: Path) -> str:
+    if path.is_dir() and not refusal_direction.holds(path):
+        raise FormatError(_folder(path))
     if path.is_dir() or refusal_direction.holds(path):
         return refusal_direction.NAME
     found = _SUFFIXES.get(path.suffix.lower(), own.NAME)  # ours may have any name
     return kind_of(path) if found == llama_cpp.NAME else found
+
+
+def _folder(path: Path) -> str:
+    """What a folder that holds no vector of any format is, and what may have been meant."""
+    inside = sorted(p for p in path.iterdir() if p.is_file() and p.suffix.lower() in _SUFFIXES)
+    named = [p for p in inside if p.name == "vector.safetensors"]
+    if (path / "config.json").is_file():
+        return f"{path} is a folder of a model, not a vector: make one of it with refusalkit vector train"
+    if named or len(inside) == 1:
+        return f"{path} is a folder; did you mean {(named or inside)[0]}?"
+    there = f"; it has {', '.join(p.name for p in inside[:5])}" if inside else ""
+    return (
+        f"{path} is a folder without {refusal_direction.DIRECTION}, which a folder of {refusal_direction.NAME} holds: "
+        f"name a vector's file{there}"
+    )

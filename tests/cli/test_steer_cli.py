@@ -8,6 +8,7 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -17,11 +18,13 @@ import interp
 from interp.errors import FormatError, PromptError, RefusalkitError
 from interp.text.prompts import PromptSet
 from probes import LatentGuard
+from probes.figures.style import NEUTRAL
 from refusalkit.steer.acting import Acting
-from refusalkit.steer.batch import compare
+from refusalkit.steer.batch import Compared, compare
 from refusalkit.steer.chat import Chat, Turn, command
 from refusalkit.steer.screen import tame
-from refusalkit.steer.written import write
+from refusalkit.steer.words import cautions
+from refusalkit.steer.written import figure, write
 from steering import SteeringVector, contrast_vector, steer_when
 from steering.conditions import if_guard
 from tests.helpers.command import refusalkit, refused, save_model, strict_json, tree
@@ -191,7 +194,8 @@ def done(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--out", folder / "out", "--max-new-tokens", "12", "--quiet",
     )  # fmt: skip
     assert ran.code == 0, ran.err
-    assert "harmless refused: plain 0.00" in ran.out and "random 1, strength 1" in ran.out
+    assert "Of 4 harmless prompts, the plain model refuses 0.00 [0.00, 0.49]; with refusal.safetensors," in ran.out
+    assert "random 1, strength 1" in ran.out and "cut off" in ran.out
     assert "of 8: 0 at strength 0, 8 at strength 1" in ran.out
     return folder / "out"
 
@@ -235,6 +239,39 @@ def test_the_same_command_generates_nothing_twice(done: Path, file: Path, monkey
     assert tree(done) == before
 
 
+def test_strengths_that_a_folder_holds_whole_are_shown_with_others(tmp_path: Path) -> None:
+    def ask(out: Path, strength: float, n_random: int = 1, own: Acting | None = None) -> Compared:
+        return compare(model(), own or acting(), asked(2), [strength], out, max_new_tokens=6, n_random=n_random)
+
+    ask(tmp_path, 1.0)
+    both = ask(tmp_path, 0.5, n_random=0)
+    assert [(a.kind, a.strength) for a in both.arms] == [
+        ("plain", 0.0), ("vector", 0.5), ("vector", 1.0), ("random 1", 1.0)
+    ]  # fmt: skip
+    apart = ask(tmp_path / "apart", 1.0)
+    assert [c.ids for c in both.of(1.0)[0].told.completions] == [c.ids for c in apart.of(1.0)[0].told.completions]
+    file = tmp_path / "answers" / "vector-1.0.jsonl"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))  # cut short: not shown, not generated
+    assert ask(tmp_path, 0.5).strengths == [0.5]
+    with pytest.raises(PromptError, match="holds answers of another model, template or settings"):
+        ask(tmp_path / "apart", 0.25, own=Acting(vector() * 2, "other"))
+
+
+def test_answers_that_repeat_themselves_are_counted_and_warned_of(tmp_path: Path) -> None:
+    found = compare(model(), acting(), asked(), [0.25, 2.0], tmp_path, max_new_tokens=24, n_random=0)
+    said = write(found, model(), tmp_path)
+    (caution,) = cautions(found)
+    assert caution in said and "strength 2" in caution and "0.25" not in caution and "8 of" not in caution
+    rows: list[dict[str, Any]] = pd.read_csv(tmp_path / "rates.csv").to_dict("records")  # pyright: ignore[reportAssignmentType]
+    assert {row["strength"] for row in rows} == {0.0, 0.25, 2.0}
+    for row in rows:
+        told = (found.plain if row["strength"] == 0 else found.of(row["strength"])[0]).told
+        own = [i for i, p in enumerate(asked()) if p.label == row["prompts"]]
+        assert row["partial"] == sum(told.verdicts[i].label == "partial" for i in own)
+        assert row["cut_off"] == sum(not told.completions[i].finished for i in own)
+        assert row["repeated"] > 0.5 if row["strength"] == 2 else row["repeated"] < 0.1
+
+
 def test_a_guard_steers_what_it_flags_with_permuted_decisions_beside(guard: Path, tmp_path: Path) -> None:
     own = Acting(vector() * 0.5, "refusal", guard=LatentGuard.load(guard))
     found = compare(model("attacked"), own, asked(), [1.0], tmp_path, max_new_tokens=12)
@@ -253,7 +290,27 @@ def test_a_guard_steers_what_it_flags_with_permuted_decisions_beside(guard: Path
         everywhere[i] if acts else plain[i] for i, acts in enumerate(drawn)
     ]
     said = write(found, model("attacked"), tmp_path)
-    assert f"the guard flags {int(drawn.sum())} of 8 prompts" in said
+    assert any(f"The guard flags {int(drawn.sum())} of 8 prompts (" in line for line in said)
+    assert not any("another model" in line for line in said)
+    page = (tmp_path / "steered.html").read_text()
+    assert page.count("flagged (") == drawn.sum() and page.count("let be (") == 8 - drawn.sum()
+    assert "What this does not show" in page and "<summary>Provenance: model, vector, prompts" in page
+    grey = [
+        c
+        for t in figure(found).data
+        if t.type == "bar"
+        for c, (name, *_) in zip(t.marker.color, t.customdata, strict=True)
+        if name.startswith("decisions permuted")
+    ]
+    assert grey and set(grey) == {NEUTRAL}
+
+
+def test_a_guard_of_another_model_is_said_to_be_one(guard: Path, tmp_path: Path) -> None:
+    own = Acting(vector(), "refusal", guard=LatentGuard.load(guard), any_model=True)
+    found = compare(model(), own, asked(), [0.5], tmp_path, max_new_tokens=8, n_random=0)
+    said = [line for line in write(found, model(), tmp_path) if "another model" in line]
+    assert len(said) == 1 and "organism:attacked" in said[0]
+    assert said[0].replace("&", "&amp;") in (tmp_path / "steered.html").read_text()
 
 
 def test_an_ablation_is_that_of_the_edit_and_prompts_need_no_labels(file: Path, tmp_path: Path) -> None:
@@ -263,7 +320,7 @@ def test_an_ablation_is_that_of_the_edit_and_prompts_need_no_labels(file: Path, 
     assert own.ablated is not None
     answers = model().generate(texts, max_new_tokens=8, edits=interp.edits.ablate(own.ablated)).answers
     assert [c.answer for c in found.of(1.0)[0].told.completions] == answers
-    assert write(found, model(), tmp_path)[0].startswith("all prompts refused: plain")
+    assert write(found, model(), tmp_path)[0].startswith("Of 3 prompts, the plain model refuses")
     assert {f.name for f in (tmp_path / "answers").iterdir()} == {
         "plain.jsonl", "vector-ablated.jsonl", "random-1-ablated.jsonl"
     }  # fmt: skip

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import interp
 from interp.text.prompts import PromptSet
@@ -62,7 +63,13 @@ def test_a_strength_is_found_and_written_with_its_curve(asked: Path, made: Path,
     assert set(pd.read_csv(tmp_path / "c" / "calibration.csv")["arm"]) == {"plain", "vector", "random 1"}
     assert about["reason"] in done.out.replace("\n", " ") and "longer than the residual stream" in done.out
     assert {f.name for f in (tmp_path / "c").iterdir()} >= {"answers", "doses.jsonl"}  # the same command goes on
-    assert "Dose and response" in (tmp_path / "c" / "calibration.html").read_text()
+    page = (tmp_path / "c" / "calibration.html").read_text()
+    assert "Dose and response" in page and "harmless refused" in page
+    assert "<summary>Provenance: model, vector, prompts" in page
+    assert "A random vector of the same norm, refused:" in page and "12 prompts" in page
+    made_how = SteeringVector.load(tmp_path / "c" / "vector.safetensors").provenance["calibration"]
+    assert made_how["target"] == {"refused": 0.9, "on": "harmless"} and made_how["strength"] == about["strength"]
+    assert made_how["measured"]["refused_harmless"] >= 0.9 and made_how["prompts"]["n"] == 12
 
 
 def test_vectors_are_added_with_weights_and_others_projected_out(made: Path, tmp_path: Path) -> None:
@@ -80,6 +87,7 @@ def test_vectors_are_added_with_weights_and_others_projected_out(made: Path, tmp
 def test_what_cannot_be_used_is_refused_in_words(asked: Path, made: Path, tmp_path: Path) -> None:
     train = ("vector", "train", "organism", "--prompts", asked, "--out", tmp_path / "v")
     assert "no method" in refused(*train, "--method", "sum")
+    assert "--phase is 'never'" in refused(*train, "--phase", "never")
     assert "wanted --answer" in refused(*train, "--method", "trained")
     assert "no folder" in refused("vector", "train", "organism", "--out", tmp_path / "x" / "y" / "v")
     assert "give labelled prompts" in refused("vector", "train", "organism", "--out", tmp_path / "v")
@@ -92,3 +100,22 @@ def test_what_cannot_be_used_is_refused_in_words(asked: Path, made: Path, tmp_pa
     (tmp_path / "bad").write_bytes(b"not a vector")
     assert "no readable safetensors" in refused("vector", "info", tmp_path / "bad")
     assert not (tmp_path / "v").exists()
+
+
+def test_what_is_no_vector_is_called_what_it_is(made: Path, tmp_path: Path) -> None:
+    assert f"did you mean {made}?" in refused("steer", "organism", "--vector", made.parent)
+    save_file({"layer.4": torch.ones(8)}, tmp_path / "bare.safetensors")
+    bare = refused("vector", "info", tmp_path / "bare.safetensors")
+    assert "layer.4 [8]" in bare and "steering.SteeringVector({4: tensor}" in bare
+    weights = tmp_path / "model"
+    weights.mkdir()
+    (weights / "config.json").write_text("{}")
+    save_file({"embed.weight": torch.ones(8, 8)}, weights / "model.safetensors")
+    assert "a folder of a model" in refused("steer", "organism", "--vector", weights)
+    assert "looks like a model's weights" in refused("vector", "info", weights / "model.safetensors")
+    (tmp_path / "none").mkdir()
+    assert "is a folder without direction.pt" in refused("vector", "info", tmp_path / "none")
+    sound = made.read_bytes()
+    (tmp_path / "nan").write_bytes(sound[:-4] + b"\x00\x00\xc0\x7f")
+    said = refused("vector", "info", tmp_path / "nan")
+    assert "digest" in said and "Error(" not in said

@@ -16,7 +16,7 @@ from interp.model.differentiable import answer_logits
 from probes import behaviour
 from steering import Calibration, SteeringVector, TrainedVector, calibrate, contrast_vector, stream_norms, train_vector
 from steering.calibration import _bracket  # pyright: ignore[reportPrivateUsage]
-from steering.doses import repetition
+from steering.repeats import repetition
 from tests.helpers.slow import PROMPTS, lively, slow_read
 
 
@@ -141,7 +141,8 @@ def test_held_out_prompts_are_measured_at_the_chosen_strength_beside_a_random_ve
 def test_figures_show_the_curve_with_its_control() -> None:
     figure = by_kl().plot()
     names = {trace.name for trace in figure.data}
-    assert {"harmful", "harmless", "random vectors", "KL", "perplexity", "repetition"} <= names
+    assert {"harmful", "harmless", "KL", "perplexity", "repetition"} <= names
+    assert {"random vectors, harmful", "random vectors, harmless"} <= names
     assert {"wide", "narrow", "light", "dark"} <= set(figure.layout.meta)
 
 
