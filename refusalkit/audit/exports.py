@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -26,8 +27,6 @@ FILES = {
 }
 """By format: who reads it, and its name in the folder."""
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
-BROKEN = 0.1
-"""Repeated 4-grams above those of the plain model, from which on an answer is taken for broken text."""
 
 
 def exports_section(
@@ -75,16 +74,22 @@ def exports_section(
             row["reason"] = str(error)
         rows.append(row)
     found = _measured(model, vector, asked, judge, max_new_tokens, seed)
-    plain = found[0].repetition
-    whole = [d for d in found if d.arm == "vector" and d.repetition <= plain + BROKEN]
+    told = [_told(dose, found[0]) for dose in found]
     return {
         "rows": rows,
         "layers": list(vector.layers),
         "site": vector.site,
         "n": len(asked),
-        "doses": [{**d.to_row(), "broken": d.repetition > plain + BROKEN} for d in found],
-        "whole_up_to": max((d.strength for d in whole), default=None),
+        "doses": told,
+        "whole_up_to": max((d["strength"] for d in told if d["arm"] == "vector" and not d["caution"]), default=None),
     }
+
+
+def _told(dose: Dose, plain: Dose) -> dict[str, Any]:
+    """A row, with what is to be said where its answers repeat themselves; what there is nothing of is null."""
+    row = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in dose.to_row().items()}
+    return {**row, "n": dose.repeats.answers.n, "k_repetitive": dose.repeats.answers.k,
+            "caution": dose.repeats.caution(plain.repeats)}  # fmt: skip
 
 
 def _measured(

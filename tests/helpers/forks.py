@@ -145,6 +145,8 @@ class Forks:
             self._last.kill()  # what a test that failed has left
         self._started += 1
         out, err = (Path(self._folder.name) / f"{self._started}.{name}" for name in ("out", "err"))
+        out.touch()
+        err.touch()
         asked: dict[str, Any] = {"code": code, "arguments": [*map(str, arguments)], "out": str(out), "err": str(err)}
         assert self._process.stdin is not None
         self._process.stdin.write((json.dumps(asked) + "\n").encode())

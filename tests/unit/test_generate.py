@@ -140,11 +140,11 @@ def test_settings_that_make_no_sense_are_refused(options: dict[str, Any]) -> Non
 
 def scripted(text: str, template: str, **options: Any) -> interp.Completion:
     """A completion of a given text, through the same door as a real one."""
-    from interp.model.generate import _completion
+    from interp.model.generate import completion_of
 
     model = interp.load(tiny_model(), tiny_tokenizer(template), **options)
     ids = tiny_tokenizer(template)(text, add_special_tokens=False)["input_ids"]
-    return _completion(model, model.encode("Hi")[0], ids)
+    return completion_of(model, model.encode("Hi")[0], ids)
 
 
 def test_the_text_is_split_into_thinking_and_answer() -> None:
