@@ -36,17 +36,25 @@ def write_tensors(
 
     # One entry only: safetensors writes several in an order that differs from run to run.
     data = save(dict(tensors), metadata={entry: _as_json(entry, about)})
-    target = Path(path)
-    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    return write_whole(Path(path), data)
+
+
+def write_whole(path: Path, data: bytes) -> Path:
+    """Write a file that appears whole or not at all.
+
+    Raises:
+        FormatError: When it cannot be written.
+    """
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         partial.write_bytes(data)
-        os.replace(partial, target)
+        os.replace(partial, path)
     except OSError as error:
-        raise FormatError(f"cannot write {target}: {error.strerror or error}") from error
+        raise FormatError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
-    return target
+    return path
 
 
 def read_tensors(

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from interp.provenance import write_text
+
 
 @dataclass(frozen=True)
 class Panel:
@@ -38,9 +40,7 @@ def render_page(over: str, title: str, lead: Sequence[str], panels: Sequence[Pan
 
 def write_page(path: Path, over: str, title: str, lead: Sequence[str], panels: Sequence[Panel]) -> None:
     """Write a page; it appears whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(render_page(over, title, lead, panels), encoding="utf-8")
-    partial.replace(path)
+    write_text(path, render_page(over, title, lead, panels))
 
 
 def provenance(*told: Mapping[str, Any]) -> Panel:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from interp.errors import FormatError
-from interp.provenance import digest_json
+from interp.provenance import digest_json, write_text
 from interp.tensorfile import digest_of
 from steering.vector import SteeringVector
 
@@ -44,9 +44,7 @@ class KeptDoses:
         text = self._file.read_text(encoding="utf-8") if self._file.exists() else ""
         whole = text[: text.rfind("\n") + 1] or header  # what was cut short in its last line is measured again
         if whole != text:
-            partial = self._file.with_name(self._file.name + ".partial")
-            partial.write_text(whole, encoding="utf-8")
-            os.replace(partial, self._file)
+            write_text(self._file, whole)
         try:
             first, *rows = [json.loads(line) for line in whole.split("\n") if line]
             if first["format"] != FORMAT:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from interp.errors import RefusalkitError
 from interp.model.generate import Completion
 from interp.model.model import Model
 from interp.progress import progress_bar
+from interp.provenance import write_text
 from interp.text.judge import Verdict
 from interp.text.prompts import PromptSet
 from probes.answers import Behaviour, Judge
@@ -77,9 +77,7 @@ def _keep(file: Path, rows: list[dict[str, Any]]) -> None:
     text = _lines(rows)
     if file.is_file() and file.read_bytes() == text.encode():
         return
-    partial = file.with_name(file.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, file)
+    write_text(file, text)
 
 
 def _lines(rows: list[dict[str, Any]]) -> str:

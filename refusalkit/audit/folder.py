@@ -12,7 +12,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from interp.errors import FormatError, RefusalkitError
-from interp.provenance import write_json
+from interp.provenance import write_json, write_text
 from interp.text.checks import shorten
 
 _WORK = ".work"
@@ -104,10 +104,8 @@ class AuditFolder:
     def write(self, name: str, text: str) -> Path:
         """Write a file of the audit so that it is there whole or not at all."""
         target = self.path / name
-        partial = target.with_name(target.name + ".partial")
         try:
-            partial.write_text(text, encoding="utf-8")
-            partial.replace(target)
+            write_text(target, text)
         except OSError as error:
             raise _unwritten(target, error) from error
         return target

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -114,17 +113,17 @@ def _same_model(acts: Labelled, model: Model) -> None:
 
 
 def _write(result: Sweep, out: Path) -> None:
-    from interp.provenance import write_json
+    from interp.provenance import write_json, write_text
 
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "sweep.json", result.describe())
-    _write_text(out / "sweep.csv", result.to_frame().to_csv(index=False))
+    write_text(out / "sweep.csv", result.to_frame().to_csv(index=False))
     best = result.best
     result.probe.save(
         out / "probe.safetensors", site=best["site"], layer=int(best["layer"]), position=best["position"],
         provenance=result.provenance,
     )  # fmt: skip
-    _write_text(out / "sweep.html", _page(result))
+    write_text(out / "sweep.html", _page(result))
 
 
 def _page(result: Sweep) -> str:
@@ -143,13 +142,6 @@ def _page(result: Sweep) -> str:
     )
     head = f"<meta charset='utf-8'><title>refusalkit sweep</title><style>{style}</style>"
     return f"<!doctype html><html lang='en'><head>{head}</head><body>{body}{controls}</body></html>\n"
-
-
-def _write_text(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
 
 
 def _show(result: Sweep) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import interp
 from interp.errors import PromptError, RefusalkitError
 from interp.model.model import Model
-from interp.provenance import write_json
+from interp.provenance import write_json, write_text
 from interp.text.prompts import PromptSet
 from probes.answers import Behaviour
 from probes.evaluation import evaluate
@@ -177,13 +177,6 @@ class _Answers:
         else:
             for name in (ANSWERS, UNFINISHED):
                 (self._out / name).unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old one or the new one, never half of it."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(partial, path)
 
 
 def _check_free(out: Path, force: bool) -> None:

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from interp.model.model import Model
-from interp.provenance import write_json
-from refusalkit.evaluation.run import write_text
+from interp.provenance import write_json, write_text
 from steering import Calibration
 from steering.kept_doses import vector_digest
 from steering.repeats import REPETITIVE

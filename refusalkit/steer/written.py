@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp.model.model import Model
-from interp.provenance import write_json
-from refusalkit.evaluation.run import write_text
+from interp.provenance import write_json, write_text
 from refusalkit.steer.batch import PERMUTED, VECTOR, Arm, Compared
 from refusalkit.steer.words import LIMITS, cautions, name_of, of, rates, sentences
 from steering.repeats import REPETITIVE

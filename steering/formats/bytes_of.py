@@ -1,9 +1,7 @@
-"""Whole files: read with a limit, written whole or not at all."""
+"""Files of strangers, read with a limit."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 from pathlib import Path
 
 from interp.errors import FormatError
@@ -30,21 +28,3 @@ def read_bytes(path: Path, largest: int = LARGEST) -> bytes:
     if len(data) > largest:
         raise FormatError(f"{path} has more than {largest >> 20} MiB, which no steering vector has")
     return data
-
-
-def write_bytes(path: Path, data: bytes) -> Path:
-    """Write a file that appears whole or not at all.
-
-    Raises:
-        FormatError: When it cannot be written.
-    """
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(data)
-        os.replace(partial, path)
-    except OSError as error:
-        raise FormatError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-    return path

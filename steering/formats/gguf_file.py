@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from interp.errors import FormatError
-from steering.formats.bytes_of import write_bytes
+from interp.tensorfile import write_whole
 
 MAGIC, VERSIONS, ALIGNMENT = b"GGUF", (2, 3), 32
 _MOST_ITEMS, _LONGEST_NAME = 1 << 16, 1 << 16
@@ -52,7 +52,7 @@ def write_gguf(path: Path, metadata: Mapping[str, str | UInt32], tensors: Mappin
         body += [data, bytes(-len(data) % ALIGNMENT)]
         offset += len(body[-2]) + len(body[-1])
     start = b"".join(head)
-    return write_bytes(path, start + bytes(-len(start) % ALIGNMENT) + b"".join(body))
+    return write_whole(path, start + bytes(-len(start) % ALIGNMENT) + b"".join(body))
 
 
 def parse_gguf(data: bytes, path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from interp.errors import FormatError
-from steering.formats.bytes_of import write_bytes
+from interp.tensorfile import write_whole
 
 LARGEST = 1 << 26
 """Bytes: JSON takes many times its size in memory."""
@@ -38,7 +38,7 @@ def write_json_file(path: Path, value: Any) -> Path:
     Raises:
         FormatError: When it cannot be written.
     """
-    return write_bytes(path, (json.dumps(value, allow_nan=False) + "\n").encode())
+    return write_whole(path, (json.dumps(value, allow_nan=False) + "\n").encode())
 
 
 def as_number(value: Any, what: str) -> float:

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from interp.errors import DirectionError, FormatError, RefusalkitError
 from interp.model.model import Model
-from steering.formats.bytes_of import read_bytes, write_bytes
+from interp.tensorfile import write_whole
+from steering.formats.bytes_of import read_bytes
 from steering.formats.exported import Exported
 from steering.formats.foreign import provenance_of
 from steering.formats.json_file import LARGEST, parse_json, write_json_file
@@ -52,7 +53,7 @@ def write(vector: SteeringVector, path: Path, model: Model | None) -> Exported:
     packed = io.BytesIO()
     torch.save(value, packed)
     files = (
-        write_bytes(path / DIRECTION, packed.getvalue()),
+        write_whole(path / DIRECTION, packed.getvalue()),
         write_json_file(path / ABOUT, {"pos": position, "layer": layer}),
     )
     return Exported(path, NAME, files, notes)
