@@ -33,7 +33,7 @@ def measure(quick: bool) -> dict[str, Any]:
         arms = subject.arms()
         written = {arm: run() for arm, run in arms.items()}
         floor = next(iter(arms))
-        rows += [{"subject": name, **row} for row in compare(arms, 3 if quick else 15)]
+        rows += [{"subject": name, **row} for row in compare(arms, 3 if quick else 40, beside=True)]
         # The peers call Hugging Face's generate: what they add is judged against that, and against ours.
         target |= dict.fromkeys(subject.steered, TARGET)
         same = written["zero strength at every layer"] == written[floor]

@@ -12,22 +12,35 @@ import numpy as np
 Arm = Callable[[], object]
 
 
-def compare(arms: Mapping[str, Arm], rounds: int, seed: int = 0, reference: str | None = None) -> list[dict[str, Any]]:
+def compare(
+    arms: Mapping[str, Arm], rounds: int, seed: int = 0, reference: str | None = None, beside: bool = False
+) -> list[dict[str, Any]]:
     """Time every arm once a round, in random order; ratios are to the first arm, the floor, of the same round.
 
-    With a `reference` arm each row also says how many times faster that one was, with its interval.
+    With a `reference` arm each row also says how many times faster that one was, with its interval. `beside` runs the
+    floor anew next to every arm, before or after it by chance: for differences smaller than the drift within a round.
     """
     rng, names = random.Random(seed), list(arms)
     for arm in arms.values():
         arm()  # warm up
     times: dict[str, list[float]] = {name: [] for name in names}
+    floors: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(rounds):
         for name in rng.sample(names, len(names)):
-            start = time.perf_counter()
-            arms[name]()
-            times[name].append(time.perf_counter() - start)
-    found = {name: np.array(values) for name, values in times.items()}
-    return [_row(name, found[name], found[names[0]], found.get(reference or ""), seed) for name in names]
+            pair = [(times[name], arms[name])]
+            if beside:
+                pair.insert(rng.randrange(2), (floors[name], arms[names[0]]))
+            for found, arm in pair:
+                found.append(_seconds(arm))
+    own = {name: np.array(values) for name, values in times.items()}
+    floor = {name: np.array(floors[name]) if beside else own[names[0]] for name in names}
+    return [_row(name, own[name], floor[name], own.get(reference or ""), seed) for name in names]
+
+
+def _seconds(arm: Arm) -> float:
+    start = time.perf_counter()
+    arm()
+    return time.perf_counter() - start
 
 
 def _row(name: str, own: Any, floor: Any, reference: Any, seed: int) -> dict[str, Any]:

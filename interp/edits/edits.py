@@ -21,7 +21,9 @@ from interp.edits.fitting import (
     check_vector_site,
     check_width,
     describe,
+    placed,
     where,
+    widened,
 )
 from interp.errors import DirectionError, EditError
 from interp.model.architecture import Architecture
@@ -48,12 +50,12 @@ class Add(Where):
         """The edit fitted to a model."""
         layers = check_layers(self.layers, arch.n_layers)
         check_width(self.vector, arch, self.site, layers)
-        moved = self.vector * self.coef
+        moved = placed(self.vector * self.coef)
 
         def change(x: Tensor, _cells: Cells | None) -> Tensor:
-            return x + moved.to(x)
+            return x + moved(x)
 
-        return [Op(self.site, layer, change, self.positions, self.phase, self) for layer in layers]
+        return [Op(self.site, layer, change, self.positions, self.phase, self, uniform=True) for layer in layers]
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +77,9 @@ class Ablate(Where):
         found: list[Op] = []
         for site, layer in _expand(self.sites, layers, arch.n_layers):
             check_width(self.unit, arch, site, (layer,))
-            found.append(Op(site, layer, self._change(site, layer, arch.n_layers), self.positions, self.phase, self))
+            change = self._change(site, layer, arch.n_layers)
+            uniform = self.to is None or self.to.ndim < 2
+            found.append(Op(site, layer, change, self.positions, self.phase, self, uniform=uniform))
         return found
 
     def _change(self, site: str, layer: int, n_layers: int) -> Callable[[Tensor, Cells | None], Tensor]:
@@ -89,13 +93,14 @@ class Ablate(Where):
                 )
             # n + 1 values stand for the points of the stream, where the end of a block is the start of the next one.
             target = target[layer + 1 if points > n_layers and site == "resid_post" else layer]
+        unit_like, target_like = placed(self.unit), None if target is None else placed(target)
 
         def change(x: Tensor, cells: Cells | None) -> Tensor:
-            wide = x.to(torch.promote_types(x.dtype, torch.float32))
-            unit = self.unit.to(wide)
+            wide = widened(x)
+            unit = unit_like(wide)
             excess = wide @ unit
-            if target is not None:
-                goal = target.to(wide)
+            if target_like is not None:
+                goal = target_like(wide)
                 if goal.ndim:
                     if cells is None:
                         raise EditError("a reference with a value per position needs the positions named")
@@ -122,12 +127,12 @@ class SetTo(Where):
         """The edit fitted to a model."""
         layers = check_layers(self.layers, arch.n_layers)
         check_width(self.value, arch, self.site, layers)
-        value = as_experts(self.value, arch, layers) if self.site == "expert_indices" else self.value
+        value = placed(as_experts(self.value, arch, layers) if self.site == "expert_indices" else self.value)
 
         def change(x: Tensor, _cells: Cells | None) -> Tensor:
-            return value.to(x).expand_as(x)
+            return value(x).expand_as(x)
 
-        return [Op(self.site, layer, change, self.positions, self.phase, self) for layer in layers]
+        return [Op(self.site, layer, change, self.positions, self.phase, self, uniform=True) for layer in layers]
 
 
 def add(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast, get_args
 
@@ -44,6 +44,25 @@ def describe(edit: Where, site: str, layers: Sequence[int] | None) -> str:
 def as_tensor(value: Any) -> Tensor:
     """A number or array in fp32 on the CPU."""
     return torch.as_tensor(value).detach().float().cpu()
+
+
+def widened(x: Tensor) -> Tensor:
+    """Values in at least fp32, for arithmetic that bf16 is too coarse for."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def placed(tensor: Tensor) -> Callable[[Tensor], Tensor]:
+    """The tensor in another's type and on its device, moved there once rather than at every token."""
+    kept: dict[tuple[torch.dtype, torch.device], Tensor] = {}
+
+    def like(x: Tensor) -> Tensor:
+        key = x.dtype, x.device
+        if key not in kept:
+            with torch.inference_mode(False):  # what was made in it could not take part in a gradient later
+                kept[key] = tensor.to(x.device, x.dtype)
+        return kept[key]
+
+    return like
 
 
 def check_finite(tensor: Tensor) -> Tensor:

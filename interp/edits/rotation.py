@@ -9,9 +9,20 @@ from dataclasses import dataclass
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
+from torch.nn.functional import linear
 
 from interp.direction import Direction
-from interp.edits.fitting import Where, as_tensor, check_number, check_vector_site, check_width, describe, where
+from interp.edits.fitting import (
+    Where,
+    as_tensor,
+    check_number,
+    check_vector_site,
+    check_width,
+    describe,
+    placed,
+    where,
+    widened,
+)
 from interp.errors import DirectionError, EditError
 from interp.model.architecture import Architecture
 from interp.model.session import Cells, Op, Phase
@@ -38,16 +49,16 @@ class Rotate(Where):
         layers = check_layers(self.layers, arch.n_layers)
         check_width(self.plane[0], arch, self.site, layers)
         angle = math.radians(self.degrees)
-        aim = math.cos(angle) * self.plane[0] + math.sin(angle) * self.plane[1]
+        plane_like, aim_like = placed(self.plane), placed(torch.tensor([math.cos(angle), math.sin(angle)]))
 
         def change(x: Tensor, _cells: Cells | None) -> Tensor:
-            wide = x.to(torch.promote_types(x.dtype, torch.float32))
-            plane = self.plane.to(wide)
-            within = wide @ plane.T
-            turned = within.norm(dim=-1, keepdim=True) * aim.to(wide)
-            return (wide - within @ plane + turned).to(x.dtype)
+            wide = widened(x)
+            plane = plane_like(wide)
+            within = linear(wide, plane)
+            length = torch.linalg.vector_norm(within, dim=-1, keepdim=True)
+            return (wide + (length * aim_like(wide) - within) @ plane).to(x.dtype)
 
-        return [Op(self.site, layer, change, self.positions, self.phase, self) for layer in layers]
+        return [Op(self.site, layer, change, self.positions, self.phase, self, uniform=True) for layer in layers]
 
 
 def rotate(

@@ -71,6 +71,7 @@ class Op:
         met: Which tokens count as touched, from the values `[..., width]` before and after; all by default.
         hint: What to tell someone whose edit touched nothing.
         tokenwise: Hand over single tokens with their `Cells` even where all are picked: padding is left out.
+        uniform: The change is the same for every token and looks at no `Cells`, so that a decoding step needs none.
         window: How much of the change each token gets, `[cells]` from 0 to 1; all of it by default. Tokens that get
             nothing do not count as touched.
         gate: Which tokens get it at all, `[cells]`, by what is known of their prompt. These count as touched either
@@ -86,6 +87,7 @@ class Op:
     met: Callable[[Tensor, Tensor], Tensor] | None = None
     hint: str = "met no token of what was run; check its positions and phase"
     tokenwise: bool = False
+    uniform: bool = False
     window: Weight | None = None
     gate: Weight | None = None
 
@@ -366,6 +368,8 @@ class Session:
 
     def _change_step(self, op: Op, x: Tensor, batch: Batch) -> Tensor:
         """A decoding step: one new token in every row."""
+        if op.uniform and not op.picky:
+            return self._apply(op, x, None)
         if "step" not in self._cells:
             rows, pads = (torch.tensor(v, device=x.device) for v in (batch.rows, batch.pads))
             columns = batch.past - pads

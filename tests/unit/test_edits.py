@@ -14,6 +14,7 @@ import interp
 from interp import Direction, edits
 from interp.errors import DirectionError, EditError, SiteError
 from tests.helpers.slow import BASIC_SITES, PROMPTS, at, count_hooks, lively, loaded, slow_greedy, slow_read
+from tests.helpers.tiny import tiny_model, tiny_tokenizer
 
 CLOSE: dict[str, float] = {"rtol": 1e-4, "atol": 1e-4}
 WIDTH = 48
@@ -203,6 +204,23 @@ def test_the_users_own_forward_and_generate_are_edited_inside_the_context() -> N
     with model.edited(edits.ablate(R)), torch.no_grad():
         own = model.hf(torch.tensor([model.encode("Hi")[0].ids])).logits[0, -1]
     torch.testing.assert_close(own, model.logits("Hi", edits=[edits.ablate(R)])[0], **CLOSE)
+
+
+def test_edits_that_answered_prompts_can_take_part_in_a_gradient_afterwards() -> None:
+    model = interp.load(tiny_model().double(), tiny_tokenizer())  # a type that the edits' values have to be turned into
+    turned = edits.rotate(R, vector(1), 40.0, site="mlp_out", layer=1)
+    acting = [edits.ablate(R), edits.ablate(R, 1.0, sites="resid_pre", layers=1), turned]
+    embeds = torch.randn(1, 4, WIDTH, dtype=torch.float64, requires_grad=True)
+
+    def gradient() -> Tensor:
+        (found,) = torch.autograd.grad(model.hf(inputs_embeds=embeds).logits.square().sum(), embeds)
+        return found
+
+    with model.edited(*acting):
+        before = gradient()
+    with model.edited(*acting):
+        model.generate(PROMPTS, max_new_tokens=2)  # without gradients: what it left may not stand in their way
+        assert torch.equal(gradient(), before)
 
 
 def test_named_positions_in_the_users_own_forward_are_refused() -> None:
