@@ -23,7 +23,7 @@ from benchmarks.subject import SUBJECTS, build, prompts
 from benchmarks.timing import compare
 from interp.edits import ablate
 from interp.model.batching import pad, plan
-from interp.text.chat import Encoded
+from interp.text.encoded import Encoded
 
 LAST = (-5, -4, -3, -2, -1)
 SHORTEST, LONGEST = 20, 200

@@ -23,7 +23,7 @@ from benchmarks.timing import compare
 from interp.heads import sweep
 from interp.heads.attribution import fold_heads
 from interp.model.batching import TOKEN_BUDGET, pad, plan
-from interp.text.chat import Encoded
+from interp.text.encoded import Encoded
 
 SUBJECTS = {
     "llama 512 x 8": ((4, 20, 200), {"all": 4, "last": 8}),

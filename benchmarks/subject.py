@@ -10,7 +10,7 @@ import transformers
 from transformers import AutoTokenizer
 
 import interp
-from interp.text.chat import Encoded
+from interp.text.encoded import Encoded
 from interp.text.prompts import Prompt
 
 VOCABULARY = 8192

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from interp.model.refusal_metric import RefusalMetric
     from interp.model.sites import SITES
     from interp.text.asked import Asked, asked
-    from interp.text.chat import ChatFormat, Trace
+    from interp.text.chat import ChatFormat
+    from interp.text.encoded import Trace
     from interp.text.judge import Verdict, judge
     from interp.text.positions import POSITION_NAMES
     from interp.text.prompts import Prompt, PromptSet
@@ -58,7 +59,7 @@ _WHERE = {
     "Statistics": "interp.activations.store.statistics",
     "Store": "interp.activations.store.reader",
     "Task": "interp.text.task",
-    "Trace": "interp.text.chat",
+    "Trace": "interp.text.encoded",
     "TraceScores": "interp.tracing.scores",
     "Traces": "interp.tracing.traces",
     "Verdict": "interp.text.judge",

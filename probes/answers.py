@@ -11,7 +11,7 @@ import numpy as np
 
 from interp.model.generate import Completion
 from interp.model.model import Model
-from interp.model.session import Edit
+from interp.model.ops import Edit
 from interp.stats import Rate, newcombe
 from interp.text.judge import Verdict, judge
 from interp.text.prompts import PromptSet

@@ -11,7 +11,7 @@ from interp.errors import PromptError
 from interp.model.generate import Completion
 from interp.model.generate_onto import Kind, Row, generate_onto
 from interp.model.model import Model, Prompts
-from interp.model.session import Edit
+from interp.model.ops import Edit
 from interp.provenance import digest_json
 
 ANSWERS = Kind("refusalkit/edited-answers/1", "answers", "generating")

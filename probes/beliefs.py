@@ -20,7 +20,7 @@ from interp.bootstrap import group_draws, percentiles
 from interp.direction import Direction
 from interp.model.model import Model
 from interp.progress import progress_bar
-from interp.text.chat import Encoded, PromptLike
+from interp.text.encoded import Encoded, PromptLike
 
 _NO_DIFFERENCE = 1e-5
 

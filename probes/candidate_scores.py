@@ -20,10 +20,10 @@ from interp.direction import Direction
 from interp.edits import ablate, add
 from interp.errors import NonFiniteError, PromptError
 from interp.model.model import Model
+from interp.model.ops import Edit
 from interp.model.refusal_metric import RefusalMetric
-from interp.model.session import Edit
 from interp.progress import progress_bar
-from interp.text.chat import Encoded, PromptLike
+from interp.text.encoded import Encoded, PromptLike
 from interp.text.prompts import PromptSet
 
 _KL_EPSILON = 1e-6

@@ -11,7 +11,7 @@ import numpy as np
 from interp.direction import Direction
 from interp.edits import ablate, add
 from interp.model.model import Model
-from interp.model.session import Edit
+from interp.model.ops import Edit
 from interp.progress import progress_bar
 from interp.stats import Rate
 from interp.text.judge import judge

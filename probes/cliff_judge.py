@@ -16,7 +16,7 @@ import numpy as np
 
 from interp.errors import ProbeError, PromptError
 from interp.model.model import Model
-from interp.text.chat import as_prompt
+from interp.text.encoded import as_prompt
 from interp.text.judge import Judge, Verdict, judge
 from interp.text.prompts import HARMFUL, HARMLESS
 from interp.tracing.scores import TraceScores

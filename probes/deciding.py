@@ -16,8 +16,8 @@ from interp.errors import PromptError
 from interp.heads.norms import final_norm
 from interp.model.generate import Completion
 from interp.model.model import Model
-from interp.model.session import Edit
-from interp.text.chat import Trace
+from interp.model.ops import Edit
+from interp.text.encoded import Trace
 from interp.text.prompts import Prompt
 
 Decision = Trace | Prompt

@@ -14,9 +14,9 @@ from numpy.typing import ArrayLike
 
 from interp.edits.control import random_like
 from interp.errors import PromptError
-from interp.model.model import Model, flatten_edits
-from interp.model.session import Edit
-from interp.text.chat import Trace
+from interp.model.model import Model
+from interp.model.ops import Edit, flatten_edits
+from interp.text.encoded import Trace
 from interp.text.judge import judge
 from interp.text.prompts import HARMFUL, HARMLESS, Prompt, PromptSet
 from probes.answers import Behaviour, Judge, behaviour

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from interp.errors import PromptError
 from interp.model.generate import Completion
 from interp.model.model import Model
-from interp.model.session import Edit
+from interp.model.ops import Edit
 from interp.stats import Rate
 from interp.text.asked import asked
 from interp.text.prompts import PromptSet

@@ -18,9 +18,9 @@ from interp.errors import PromptError
 from interp.model.forced import Forced, teacher_forced, with_answer
 from interp.model.generate import Completion
 from interp.model.model import Model
-from interp.model.session import Edit
+from interp.model.ops import Edit
 from interp.stats_change import mean_interval
-from interp.text.chat import Trace
+from interp.text.encoded import Trace
 from interp.text.prompts import Prompt
 
 Floats = NDArray[np.float64]

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from interp.model.model import Model
-from interp.text.chat import Encoded
+from interp.text.encoded import Encoded
 from interp.text.prompts import HARMFUL
 from interp.tracing.scorers import through_space
 from interp.tracing.traces import Traces

@@ -16,8 +16,8 @@ from interp.direction import Direction
 from interp.edits import add_each
 from interp.errors import DirectionError
 from interp.model.model import Model
-from interp.model.session import Edit
-from interp.text.chat import Encoded
+from interp.model.ops import Edit
+from interp.text.encoded import Encoded
 from interp.text.prompts import PromptSet
 from probes.answers import Judge
 from probes.beliefs import stream

@@ -15,7 +15,7 @@ from interp.edits.decisions import DecisionLog, Decisions, decide
 from interp.errors import DirectionError, ProbeError, PromptError
 from interp.model.generate import Generations
 from interp.model.model import Model, Prompts
-from interp.model.session import Edits
+from interp.model.ops import Edits
 
 if TYPE_CHECKING:
     from probes.guard.guard import LatentGuard

@@ -11,7 +11,7 @@ import numpy as np
 
 from interp.activations.capture import capture
 from interp.model.model import Model, Prompts
-from interp.model.session import Edit
+from interp.model.ops import Edit
 from interp.stats import Rate
 from interp.text.prompts import HARMFUL, HARMLESS, PromptSet
 from probes.answers import Behaviour, Judge, behaviour

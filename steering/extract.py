@@ -14,7 +14,7 @@ from torch import Tensor
 from interp.activations.capture import capture
 from interp.errors import DirectionError, PromptError
 from interp.model.model import Model
-from interp.text.chat import PromptLike, Trace
+from interp.text.encoded import PromptLike, Trace
 from interp.text.prompts import Prompt
 from steering.vector import SteeringVector
 

@@ -22,7 +22,7 @@ from interp.model.sites import check_layers
 from interp.progress import progress_bar
 from interp.provenance import digest_json
 from interp.stats_change import mean_interval
-from interp.text.chat import Encoded, PromptLike, Trace
+from interp.text.encoded import Encoded, PromptLike, Trace
 from probes.answers_kept import answer_onto
 from steering.doses import stream_norms
 from steering.training_kept import ANSWERS, TrainingState

@@ -15,7 +15,7 @@ from torch import Tensor
 from interp.direction import Direction
 from interp.edits import Add, add
 from interp.errors import DirectionError, FormatError, RefusalkitError
-from interp.model.session import Phase
+from interp.model.batch import Phase
 from interp.model.sites import as_layers, check_site
 from interp.tensorfile import digest_of, in_words, read_tensors, write_tensors
 from steering.geometry import Other, bases, paired, project, turned

@@ -13,8 +13,8 @@ from interp.activations.activations import Activations
 from interp.activations.job import Job, make_job
 from interp.errors import ModelError, StoreError
 from interp.model.batching import TOKEN_BUDGET
-from interp.model.model import Model, Prompts, flatten_edits
-from interp.model.session import Edit
+from interp.model.model import Model, Prompts
+from interp.model.ops import Edit, flatten_edits
 from interp.model.sites import as_layers
 from interp.progress import progress_bar
 

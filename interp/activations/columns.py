@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from interp.errors import PositionError
-from interp.text.chat import Encoded
+from interp.text.encoded import Encoded
 from interp.text.positions import REGIONS
 
 FIXED_REGIONS = ("post_inst", "think_close")

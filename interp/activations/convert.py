@@ -19,7 +19,7 @@ from interp.errors import NonFiniteError, PositionError, PromptError, SiteError
 from interp.model.model import Model, Prompts
 from interp.model.sites import check_layers, check_site
 from interp.provenance import digest_json
-from interp.text.chat import Encoded
+from interp.text.encoded import Encoded
 from interp.text.prompts import PromptSet
 
 _LENS = {

@@ -16,10 +16,10 @@ from torch import Tensor
 from interp.activations.columns import resolve_columns
 from interp.errors import PositionError, StoreError
 from interp.model.batching import plan
-from interp.model.model import Model, Prompts, flatten_edits
-from interp.model.session import Edit
+from interp.model.model import Model, Prompts
+from interp.model.ops import Edit, flatten_edits
 from interp.provenance import digest_json
-from interp.text.chat import Encoded
+from interp.text.encoded import Encoded
 from interp.text.prompts import PromptSet
 
 WINDOW_BYTES = 64 << 20

@@ -17,7 +17,7 @@ from interp.model.batching import TOKEN_BUDGET
 from interp.model.model import Model
 from interp.model.sites import check_layers
 from interp.progress import progress_bar
-from interp.text.chat import Encoded, PromptLike
+from interp.text.encoded import Encoded, PromptLike
 from interp.text.prompts import PromptSet
 
 

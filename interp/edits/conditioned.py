@@ -15,8 +15,8 @@ from interp.edits.decisions import DecisionLog, named
 from interp.edits.window import multiplied
 from interp.errors import EditError
 from interp.model.architecture import Architecture
-from interp.model.model import flatten_edits
-from interp.model.session import INTERNAL, Batch, Cells, Edit, Edits, Op
+from interp.model.batch import Batch, Cells
+from interp.model.ops import INTERNAL, Edit, Edits, Op, flatten_edits
 from interp.model.sites import SITES, check_layers
 
 Deciding = Literal["prompt", "token"]

@@ -11,7 +11,8 @@ from torch import Tensor
 from interp.edits.fitting import Where, as_tensor, check_finite, check_vector_site, check_width, describe, where
 from interp.errors import EditError
 from interp.model.architecture import Architecture
-from interp.model.session import Cells, Op
+from interp.model.batch import Cells
+from interp.model.ops import Op
 from interp.model.sites import as_layers, check_layers
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from interp.errors import DirectionError, EditError
 from interp.model.architecture import Architecture
-from interp.model.session import Cells, Phase
+from interp.model.batch import Cells, Phase
 from interp.model.sites import check_site
 
 

@@ -14,7 +14,8 @@ from torch import Tensor
 from interp.edits.fitting import Where, as_tensor, check_finite, check_number, where
 from interp.errors import DirectionError, EditError, SiteError
 from interp.model.architecture import Architecture
-from interp.model.session import Cells, Op, Phase
+from interp.model.batch import Cells, Phase
+from interp.model.ops import Op
 from interp.model.sites import check_layers
 
 Renorm = Literal["none", "tensor", "token"]

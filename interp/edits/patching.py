@@ -22,7 +22,8 @@ from interp.edits.fitting import (
 )
 from interp.errors import EditError
 from interp.model.architecture import Architecture
-from interp.model.session import Cells, Op
+from interp.model.batch import Cells
+from interp.model.ops import Op
 from interp.model.sites import check_layers, check_site
 
 

@@ -25,7 +25,8 @@ from interp.edits.fitting import (
 )
 from interp.errors import DirectionError, EditError
 from interp.model.architecture import Architecture
-from interp.model.session import Cells, Op, Phase
+from interp.model.batch import Cells, Phase
+from interp.model.ops import Op
 from interp.model.sites import as_layers, check_layers
 
 _PARALLEL = 1e-4

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from interp.edits.fitting import Where, where
 from interp.errors import EditError, SiteError
 from interp.model.architecture import Architecture
+from interp.model.batch import Cells, Phase
+from interp.model.ops import Op
 from interp.model.router_tap import chosen_experts
-from interp.model.session import Cells, Op, Phase
 from interp.model.sites import check_layers
 
 RouteMode = Literal["drop_renorm", "mask_pre_topk", "force"]

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from interp.errors import EditError
 from interp.model.architecture import Architecture
-from interp.model.model import flatten_edits
-from interp.model.session import Cells, Edit, Edits, Op, Weight
+from interp.model.batch import Cells
+from interp.model.ops import Edit, Edits, Op, Weight, flatten_edits
 
 _OUTSIDE = "met no token of what was run in its window; check its bounds, its end tokens, positions and phase"
 

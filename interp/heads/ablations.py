@@ -15,8 +15,8 @@ from interp.edits import scale_heads, set_heads
 from interp.errors import EditError, PositionError, PromptError
 from interp.heads.plain import Plain
 from interp.model.model import Model
-from interp.model.session import Edit
-from interp.text.chat import Encoded
+from interp.model.ops import Edit
+from interp.text.encoded import Encoded
 from interp.text.positions import REGIONS
 
 How = Literal["zero", "mean", "resample"] | float

@@ -21,8 +21,9 @@ from interp.errors import DirectionError, SiteError
 from interp.heads.norms import FrozenNorm, final_norm, frozen_norm, post_norm
 from interp.heads.weights import output_weights
 from interp.model.batching import TOKEN_BUDGET
-from interp.model.model import Model, Prompts, Step
+from interp.model.model import Model, Prompts
 from interp.model.sites import check_layers
+from interp.model.steps import Step
 from interp.progress import progress_bar
 from interp.text.prompts import Prompt
 

@@ -30,7 +30,7 @@ from interp.errors import EditError, PromptError
 from interp.heads.intervals import mean_intervals
 from interp.heads.score import LogitMetric, checked
 from interp.model.model import Model, Prompts
-from interp.model.session import Edit
+from interp.model.ops import Edit
 from interp.text.prompts import Prompt
 
 Freeze = Literal["all", "heads", "none"]

@@ -15,7 +15,7 @@ from interp.edits.heads import check_heads
 from interp.errors import PositionError, SiteError
 from interp.model.batching import TOKEN_BUDGET
 from interp.model.model import Model, Prompts
-from interp.text.chat import Encoded
+from interp.text.encoded import Encoded
 from interp.text.prompts import Prompt
 
 _BY_TOKEN = ("post_inst", "think_close")

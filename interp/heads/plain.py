@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from interp.model.attention_tap import Around, around_attention
 from interp.model.batching import pad
 from interp.model.model import Model
-from interp.text.chat import Encoded
+from interp.text.encoded import Encoded
 
 
 @dataclass(eq=False)

@@ -28,9 +28,9 @@ from interp.heads.score import LogitMetric, StreamScore, as_score, checked
 from interp.model.batching import plan
 from interp.model.check import attention_of
 from interp.model.model import Model, Prompts
-from interp.model.session import Edit
+from interp.model.ops import Edit
 from interp.progress import progress_bar
-from interp.text.chat import Encoded
+from interp.text.encoded import Encoded
 
 Path = Literal["one pass", "resume", "full passes"]
 _TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4}

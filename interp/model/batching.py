@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from interp.text.chat import Encoded
+from interp.text.encoded import Encoded
 
 TOKEN_BUDGET = 2048
 

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from interp.errors import ModelError, NonFiniteError, SiteError
 from interp.model.architecture import Architecture, Feature
+from interp.model.batch import Cells
 from interp.model.hooks import Backend
-from interp.model.session import Cells, Op
+from interp.model.ops import Op
 from interp.model.sites import ATTENTION_SITES, ROUTING_SITES, SITES
-from interp.text.chat import Encoded
+from interp.text.encoded import Encoded
 
 if TYPE_CHECKING:
     from interp.model.model import Model

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from interp.model.batch import Batch
 from interp.model.batching import pad
-from interp.model.session import Batch, Edit, Session
-from interp.text.chat import Encoded
+from interp.model.ops import Edit
+from interp.model.session import Session
+from interp.text.encoded import Encoded
 
 if TYPE_CHECKING:
     from interp.model.model import Model

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from interp.errors import NonFiniteError, PromptError
 from interp.model.batching import TOKEN_BUDGET, plan
-from interp.model.session import Edit
+from interp.model.ops import Edit
 from interp.progress import progress_bar
-from interp.text.chat import Encoded
+from interp.text.encoded import Encoded
 
 if TYPE_CHECKING:
     from interp.model.model import Model

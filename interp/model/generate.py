@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from interp.errors import NonFiniteError, PromptError
+from interp.model.batch import Batch
 from interp.model.batching import pad, plan
 from interp.model.observe import Observer, Watch
-from interp.model.session import Batch, Edit, ReadSession
+from interp.model.ops import Edit, flatten_edits
+from interp.model.session import ReadSession
 from interp.progress import progress_bar
-from interp.text.chat import Encoded
+from interp.text.encoded import Encoded
 from interp.text.prompts import Prompt
 
 if TYPE_CHECKING:
@@ -123,8 +125,6 @@ def generate(
         NonFiniteError: When logits, or activations that are observed, become NaN or infinite.
         EditError: When an edit met no token.
     """
-    from interp.model.model import flatten_edits
-
     if max_new_tokens < 1:
         raise PromptError(f"max_new_tokens is {max_new_tokens}; it must be at least 1")
     if temperature < 0 or not 0 < top_p <= 1:

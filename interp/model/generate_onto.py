@@ -15,7 +15,7 @@ from interp.model.generate import Completion
 from interp.model.model import Model
 from interp.progress import progress_bar
 from interp.provenance import digest_json
-from interp.text.chat import Encoded
+from interp.text.encoded import Encoded
 
 SEED_RANGE = 2**31
 

@@ -5,51 +5,31 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from os import PathLike
 from typing import Any
 
 import torch
-from einops import rearrange
 from torch import Tensor
 
-from interp.errors import EditError, NonFiniteError, PromptError, SiteError
+from interp.errors import NonFiniteError, PromptError, SiteError
 from interp.model.architecture import Architecture
+from interp.model.batch import Batch
 from interp.model.batching import TOKEN_BUDGET, pad, plan
 from interp.model.hooks import Backend, HooksBackend
-from interp.model.session import Batch, Edit, Read, ReadSession, Session, StopForward
+from interp.model.ops import Edit, flatten_edits
+from interp.model.session import Read, ReadSession, Session, StopForward
 from interp.model.sites import check_layers, check_site
+from interp.model.steps import Run, Step, cells_at, check_finite
 from interp.provenance import versions
-from interp.text.chat import ChatFormat, Encoded, PromptLike, Trace
+from interp.text.chat import ChatFormat
+from interp.text.encoded import Encoded, PromptLike, Trace
 from interp.text.prompts import Prompt
 
 Prompts = PromptLike | Encoded | Sequence[PromptLike] | Sequence[Encoded]
 _FILE = re.compile(r"\S+\.(txt|csv|tsv|jsonl?|parquet)")
 ReadRequest = tuple[str, tuple[int, ...]]
-
-
-@dataclass(frozen=True)
-class Step:
-    """What one batch of a run gave.
-
-    Attributes:
-        rows: Indices of the prompts, in the batch's order.
-        reads: For each site, `[layer, cell, width]`: the tokens wanted of the first row, then those of the next.
-        last: Final hidden state (after the final norm) at each row's last prompt token `[batch, d_model]`, or `None`
-            when the forward was stopped early.
-        finals: Final hidden state at the columns that were asked for `[cell, d_model]`: those of the first row, then
-            those of the next; `None` where none were.
-    """
-
-    rows: list[int]
-    reads: dict[str, Tensor]
-    last: Tensor | None
-    finals: Tensor | None = None
-
-    def grid(self, site: str) -> Tensor:
-        """A site's reads as `[batch, layer, position, width]` (a view), where every row has equally many cells."""
-        return rearrange(self.reads[site], "l (b p) w -> b l p w", b=len(self.rows))
 
 
 class Model:
@@ -261,11 +241,11 @@ class Model:
             if session.unseen:
                 layer, site = min(session.unseen)
                 raise SiteError(f"{site} at layer {layer} did not fire in this forward; run model.verify()")
-            _check_finite(wanted, plans, items, bool(session.edits))
+            check_finite(wanted, plans, items, bool(session.edits))
             if done is not None:
                 done(len(rows))
-            last = _cells(hidden, [[len(e) - 1] for e in items])
-            asked = None if finals is None else _cells(hidden, [finals[i] for i in rows])
+            last = cells_at(hidden, [[len(e) - 1] for e in items])
+            asked = None if finals is None else cells_at(hidden, [finals[i] for i in rows])
             del hidden  # as large as the batch, which whoever takes the step need not pay for
             yield Step(rows, wanted, last, asked)
         session.check_touched()
@@ -405,51 +385,3 @@ class Model:
         from interp.model.check import logit_finish
 
         return logit_finish(self.hf)
-
-
-@dataclass(frozen=True)
-class Run:
-    """Logits and reads of one run, see `Model.run`."""
-
-    logits: Tensor
-    reads: dict[str, Tensor]
-
-
-def flatten_edits(edits: Any) -> list[Edit]:
-    """Edits as a flat list: anything with an `edits()` method (a steering vector, say) stands for its edits."""
-    flat: list[Edit] = []
-    several: list[Any] = [edits] if hasattr(edits, "ops") or hasattr(edits, "edits") else list(edits)
-    for edit in several:
-        if hasattr(edit, "edits"):
-            flat += flatten_edits(edit.edits())
-        elif isinstance(edit, list | tuple):
-            flat += flatten_edits(edit)
-        elif hasattr(edit, "ops"):
-            flat.append(edit)
-        else:
-            raise EditError(f"{edit!r} is no edit; make one with interp.edits or steering.SteeringVector")
-    return flat
-
-
-def _cells(hidden: Tensor | None, columns: Sequence[Sequence[int]]) -> Tensor | None:
-    """Rows of a hidden state `[batch, token, d_model]` at each prompt's columns, `[cell, d_model]`."""
-    if hidden is None:
-        return None
-    at = torch.tensor([(b, column) for b, own in enumerate(columns) for column in own], device=hidden.device)
-    b, t = at.reshape(-1, 2).T
-    return hidden[b, t].clone()  # a tensor made in inference mode would stay marked
-
-
-def _check_finite(wanted: dict[str, Tensor], plans: Sequence[Read], items: Sequence[Encoded], edited: bool) -> None:
-    for read in plans:
-        fine = torch.isfinite(wanted[read.site])
-        if edited and read.site == "router_logits":
-            fine |= torch.isneginf(wanted[read.site])  # an expert that an edit has masked
-        if bool(fine.all()):
-            continue
-        layer, cell = (int(i) for i in (~fine).any(2).nonzero()[0])
-        raise NonFiniteError(
-            f"{read.site} at layer {read.layers[layer]} is not finite for the prompt "
-            f"{items[int(read.rows[cell])].prompt.text[:60]!r}; check the weights, or load the model with a wider "
-            "dtype (dtype='float32')"
-        )

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from interp.errors import NonFiniteError, PromptError, SiteError
-from interp.model.session import Batch, Read, ReadSession
+from interp.model.batch import Batch
+from interp.model.session import Read, ReadSession
 from interp.model.sites import check_layers
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from interp.errors import PromptError
 from interp.stats import auroc
-from interp.text.chat import PromptLike
+from interp.text.encoded import PromptLike
 
 if TYPE_CHECKING:
     from interp.model.model import Model

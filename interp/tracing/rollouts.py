@@ -12,9 +12,9 @@ from interp.errors import ModelError, PromptError
 from interp.model.generate import Completion
 from interp.model.generate_onto import Kind, generate_onto
 from interp.model.model import Model
-from interp.model.session import Edit
+from interp.model.ops import Edit
 from interp.provenance import digest_json
-from interp.text.chat import Trace, as_prompt
+from interp.text.encoded import Trace, as_prompt
 from interp.text.prompts import Prompt, PromptSet
 from interp.text.thinking import ThoughtStatus
 from interp.tracing.traces import ROLLOUTS, Traces

@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from interp.errors import PromptError, SiteError
+from interp.model.batch import Batch
 from interp.model.batching import TOKEN_BUDGET, pad, plan
-from interp.model.model import Model, flatten_edits
-from interp.model.session import Batch, Edit, Session, StopForward
+from interp.model.model import Model
+from interp.model.ops import Edit, flatten_edits
+from interp.model.session import Session, StopForward
 from interp.progress import progress_bar
-from interp.text.chat import Encoded, Trace
+from interp.text.encoded import Encoded, Trace
 from interp.tracing.rollouts import check_thinks
 from interp.tracing.scorers import Scorer, Space, checked, make_scorer, through_space
 from interp.tracing.scores import TraceScores

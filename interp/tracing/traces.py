@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from interp.errors import PromptError
-from interp.text.chat import Trace, as_prompt
+from interp.text.encoded import Trace, as_prompt
 from interp.text.files import read_records
 from interp.text.prompts import Prompt, PromptSet
 from interp.text.thinking import ThoughtStatus

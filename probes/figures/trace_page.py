@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from interp.errors import PromptError
-from interp.text.chat import as_prompt
+from interp.text.encoded import as_prompt
 from interp.tracing.scores import REGIONS, TraceScores
 from probes.figures.style import FONT, SCALES
 

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from interp.activations.labelled import Labelled
 from interp.errors import ModelError, PromptError
 from interp.model.model import Model, Prompts
-from interp.text.chat import Encoded
+from interp.text.encoded import Encoded
 from interp.text.prompts import HARMFUL, PromptSet
 from probes.guard.build import built_from, capture_for
 from probes.guard.match import check_model

@@ -11,7 +11,7 @@ from interp.activations.columns import resolve_columns
 from interp.activations.labelled import Labelled
 from interp.errors import PromptError
 from interp.model.model import Model
-from interp.text.chat import Encoded
+from interp.text.encoded import Encoded
 from interp.text.prompts import Prompt
 from probes.guard.match import check_provenance
 from probes.guard.rules import Features

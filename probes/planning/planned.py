@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from interp.errors import ProbeError, PromptError
 from interp.model.model import Model
 from interp.provenance import write_json
-from interp.text.chat import as_prompt
+from interp.text.encoded import as_prompt
 from interp.text.prompts import Prompt, PromptSet
 from probes.planning.asking import ask_model
 from probes.planning.attributes import Answer, Attribute, as_attribute

@@ -14,7 +14,7 @@ from interp.direction import Direction
 from interp.edits import add_each
 from interp.errors import ProbeError
 from interp.model.model import Model
-from interp.text.chat import Encoded
+from interp.text.encoded import Encoded
 from probes.planning.attributes import Attribute, Label
 from probes.planning.labelling import unfit
 from probes.planning.planned import Plan

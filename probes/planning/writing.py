@@ -13,7 +13,7 @@ from interp.model.generate import Completion
 from interp.model.generate_onto import Kind, generate_onto
 from interp.model.model import Model
 from interp.provenance import digest_json
-from interp.text.chat import Encoded, Trace, as_prompt
+from interp.text.encoded import Encoded, Trace, as_prompt
 from interp.text.prompts import Prompt, PromptSet
 from probes.planning.attributes import Answer
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 import interp
-from interp.text.chat import Encoded
+from interp.text.encoded import Encoded
 from refusalkit.accept.rows import Rows, claim_row, value_row
 
 LAST = (-5, -4, -3, -2, -1)

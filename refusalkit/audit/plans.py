@@ -13,7 +13,7 @@ import numpy as np
 
 from interp.errors import ProbeError, PromptError
 from interp.model.model import Model
-from interp.text.chat import as_prompt
+from interp.text.encoded import as_prompt
 from interp.text.judge import judge as rules
 from interp.text.prompts import SPLITS, Prompt, PromptSet
 from interp.text.sources import prompts as load_prompts

@@ -16,7 +16,7 @@ from refusalkit.cli.activations import parse_layers
 from refusalkit.cli.quiet import hush
 
 if TYPE_CHECKING:
-    from interp.model.session import Phase
+    from interp.model.batch import Phase
     from interp.text.prompts import PromptSet
     from steering import SteeringVector
 

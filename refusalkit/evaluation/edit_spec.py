@@ -14,8 +14,8 @@ from interp.direction import Direction
 from interp.edits import ablate, scale_heads
 from interp.edits.control import random_like
 from interp.errors import EditError
-from interp.model.model import Model, flatten_edits
-from interp.model.session import Edit
+from interp.model.model import Model
+from interp.model.ops import Edit, flatten_edits
 from interp.text.checks import shorten
 from interp.text.prompts import PromptSet
 from steering.formats.exchange import import_vector

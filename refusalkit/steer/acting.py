@@ -10,7 +10,7 @@ from interp.direction import Direction
 from interp.edits import ablate
 from interp.errors import RefusalkitError
 from interp.model.model import Model
-from interp.model.session import Edit
+from interp.model.ops import Edit
 from interp.provenance import digest_json
 from steering import SteeringVector, if_guard, import_vector
 from steering.kept_doses import vector_digest

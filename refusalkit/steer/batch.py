@@ -15,7 +15,7 @@ from interp.edits import decide
 from interp.edits.decisions import Decisions
 from interp.errors import PromptError
 from interp.model.model import Model
-from interp.model.session import Edit
+from interp.model.ops import Edit
 from interp.progress import note
 from interp.stats import Rate
 from interp.text.prompts import PromptSet

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from interp.errors import EditError, FormatError, ModelError, PromptError
-from interp.model.model import Model, Prompts, flatten_edits
-from interp.text.chat import Encoded
+from interp.model.model import Model, Prompts
+from interp.model.ops import flatten_edits
+from interp.text.encoded import Encoded
 from steering.proofs.readings import READERS, Reading, Stage, hooked, read_as
 from steering.vector import SteeringVector
 from steering.weights.agreement import TOLERANCE

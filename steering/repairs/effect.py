@@ -12,7 +12,7 @@ from interp.errors import PromptError
 from interp.model.model import Model
 from interp.stats import Rate
 from interp.stats_change import newcombe_paired
-from interp.text.chat import as_prompt
+from interp.text.encoded import as_prompt
 from interp.text.judge import Judge, judge
 from interp.text.prompts import HARMFUL, HARMLESS, PromptSet
 from interp.tracing.rollouts import rollouts

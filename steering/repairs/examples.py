@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from interp.errors import ModelError, PromptError, PromptTooLongError
 from interp.model.model import Model
-from interp.text.chat import as_prompt
+from interp.text.encoded import as_prompt
 from interp.text.judge import Judge, judge
 from interp.tracing.traces import Traces
 

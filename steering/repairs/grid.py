@@ -21,7 +21,7 @@ from interp.progress import progress_bar
 from interp.provenance import digest_json, write_json
 from interp.stats import Rate
 from interp.stats_change import mean_interval
-from interp.text.chat import as_prompt
+from interp.text.encoded import as_prompt
 from interp.text.judge import Judge, judge
 from interp.text.prompts import HARMFUL, HARMLESS, PromptSet
 from interp.tracing.rollouts import rollouts

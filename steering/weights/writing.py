@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from interp.direction import Direction
 from interp.edits import ablate
 from interp.errors import DirectionError, EditError, ModelError
-from interp.model.model import Model, flatten_edits
-from interp.model.session import Op
+from interp.model.model import Model
+from interp.model.ops import Op, flatten_edits
 from steering.weights.agreement import Agreement, Judge
 from steering.weights.plan import Change, Place, orthonormal, plan
 from steering.weights.shell import Shell, changed_weight

@@ -72,7 +72,7 @@ def test_the_users_model_is_as_it_was_also_after_an_exception(family: str, backe
 
     class Broken:
         def ops(self, arch: Any) -> list[Any]:
-            from interp.model.session import Op
+            from interp.model.ops import Op
 
             def change(x: Any, cells: Any) -> Any:
                 raise ZeroDivisionError("in an edit")

@@ -9,7 +9,7 @@ import torch
 
 import interp
 from interp.errors import EditError, ModelError, SiteError
-from interp.model.session import Op
+from interp.model.ops import Op
 from tests.helpers.backends import BOUND, behind, errors
 from tests.helpers.slow import PROMPTS, loaded
 from tests.helpers.tiny import FAMILIES, tiny_tokenizer

@@ -10,7 +10,7 @@ from tests.helpers.forks import Forks, run_whole
 CODE = """
 import sys
 import steering
-from interp.text.chat import Trace
+from interp.text.encoded import Trace
 from interp.text.prompts import Prompt
 from interp.tracing.traces import Traces
 from tests.helpers.thinking import thinker

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp.model.session import Cells, Op
+from interp.model.batch import Cells
+from interp.model.ops import Op
 
 
 @dataclass(eq=False)

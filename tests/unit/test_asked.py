@@ -6,7 +6,8 @@ import pytest
 
 from interp.errors import PositionError, PromptError
 from interp.text.asked import Asked, asked
-from interp.text.chat import ChatFormat, Encoded
+from interp.text.chat import ChatFormat
+from interp.text.encoded import Encoded
 from interp.text.prompts import Prompt, PromptSet
 from tests.helpers import templates
 from tests.helpers.tiny import tiny_tokenizer

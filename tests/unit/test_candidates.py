@@ -16,7 +16,7 @@ from torch import Tensor
 import interp
 from interp.errors import NonFiniteError, PromptError
 from interp.model.refusal_metric import RefusalMetric
-from interp.text.chat import Encoded
+from interp.text.encoded import Encoded
 from probes import Candidates, candidates, score_candidates
 from probes.candidate_scores import SCORES, kl_divergence
 from tests.helpers.slow import Change, at, hooked, loaded, slow_read

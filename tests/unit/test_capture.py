@@ -292,7 +292,7 @@ class Bomb:
     """An edit that blows up in the middle of the forward pass."""
 
     def ops(self, _arch: Any) -> list[Any]:
-        from interp.model.session import Op
+        from interp.model.ops import Op
 
         def change(_x: Any, _cells: Any) -> Any:
             raise KeyboardInterrupt

@@ -10,9 +10,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from interp.errors import ModelError, PositionError, PromptError
-from interp.text.chat import SENTINEL, ChatFormat, Encoded, Trace
+from interp.text.chat import ChatFormat
+from interp.text.encoded import Encoded, Trace
 from interp.text.positions import tokens_of
 from interp.text.prompts import Prompt
+from interp.text.template import SENTINEL
 from tests.helpers import templates
 from tests.helpers.tiny import CHATML, tiny_tokenizer
 

@@ -11,7 +11,7 @@ import pytest
 
 import interp
 from interp.errors import ProbeError, PromptError, SiteError
-from interp.text.chat import Trace
+from interp.text.encoded import Trace
 from interp.text.prompts import Prompt, PromptSet
 from interp.tracing.traces import Traces
 from probes import LatentGuard

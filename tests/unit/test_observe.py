@@ -12,7 +12,7 @@ from torch import Tensor
 import interp
 from interp.errors import NonFiniteError, PromptError, SiteError
 from interp.model.observe import Seen
-from interp.text.chat import Trace
+from interp.text.encoded import Trace
 from tests.helpers.slow import PROMPTS, lively
 
 

@@ -14,7 +14,7 @@ import interp
 import probes
 from interp import PromptSet
 from interp.errors import ProbeError, PromptError
-from interp.text.chat import Trace
+from interp.text.encoded import Trace
 from probes.planning.elsewhere import labelled
 from probes.planning.known import SHIPPED
 from probes.planning.states import plan_states

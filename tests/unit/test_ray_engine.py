@@ -16,7 +16,7 @@ import interp
 from interp.activations.engines.ray import Ray
 from interp.errors import RefusalkitError, StoreError
 from interp.model.architecture import Architecture
-from interp.model.session import Op
+from interp.model.ops import Op
 from tests.helpers.command import save_model
 
 pytest.importorskip("ray")

@@ -16,7 +16,7 @@ import interp
 import steering
 from interp.errors import FormatError, ModelError, NonFiniteError, PromptError
 from interp.model.identity import memory_digest
-from interp.text.chat import Trace
+from interp.text.encoded import Trace
 from interp.text.prompts import Prompt
 from interp.tracing.traces import Traces
 from steering.repairs.adapters import ABOUT, CONFIG, WEIGHTS, adapted, lora_targets

@@ -12,7 +12,7 @@ import pytest
 from interp.errors import FormatError, PromptError
 from interp.stats import Rate
 from interp.stats_change import mean_interval, newcombe_paired
-from interp.text.chat import Trace
+from interp.text.encoded import Trace
 from interp.text.prompts import Prompt, PromptSet
 from interp.tracing.traces import Traces
 from probes import CliffJudge

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import interp
 from interp import edits
 from interp.errors import EditError, SiteError
-from interp.model.session import Op
+from interp.model.ops import Op
 from tests.helpers.slow import PROMPTS, count_hooks, fingerprint, loaded
 from tests.helpers.slow_routing import FAMILIES, Hand, mixture, slow_logits, tiny_mixture
 from tests.helpers.tiny import tiny_tokenizer

@@ -10,7 +10,7 @@ import pytest
 
 import interp
 from interp.errors import ModelError, PromptError
-from interp.text.chat import Trace
+from interp.text.encoded import Trace
 from interp.text.thinking import find_markers
 from tests.helpers import templates
 from tests.helpers.thinking import HARMONY, QWQ, R1, thinker

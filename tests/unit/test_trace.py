@@ -15,7 +15,7 @@ from torch import Tensor
 import interp
 from interp.direction import Direction
 from interp.errors import DirectionError, ModelError, NonFiniteError, PositionError, PromptError, SiteError
-from interp.text.chat import Trace
+from interp.text.encoded import Trace
 from interp.text.prompts import Prompt
 from interp.tracing.align import binned
 from interp.tracing.traces import Traces

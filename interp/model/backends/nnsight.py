@@ -23,7 +23,8 @@ from interp.model.attention_tap import attend_with
 from interp.model.backends.private import backbone_of, forbid, missing, path_of, private_copy
 from interp.model.block_visit import BlockVisit, BlockVisits, Visit
 from interp.model.check import on_meta
-from interp.model.session import INTERNAL, StopForward
+from interp.model.ops import INTERNAL
+from interp.model.session import StopForward
 
 Stage = Callable[[BlockVisit], None]
 _INSIDE = {
