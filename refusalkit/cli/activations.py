@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _SPAN = re.compile(r"(-?\d+)(?:-(\d+))?")
 
 
+@opt.loading
 def capture(
     model: opt.ModelName,
     out: Annotated[Path, typer.Option(help="Folder of the store; made, resumed, or added to.", file_okay=False)],
@@ -36,15 +37,11 @@ def capture(
     cpus_per_worker: Annotated[float, typer.Option(help="CPUs that a Ray actor takes.", min=0)] = 0.5,
     gpus_per_worker: Annotated[float, typer.Option(help="GPUs that a Ray actor takes.", min=0)] = 0.0,
     token_budget: Annotated[int, typer.Option(help="Padded tokens per batch.", min=1)] = 2048,
-    device: opt.Device = None,
-    dtype: opt.Dtype = "auto",
-    device_map: opt.DeviceMap = None,
-    revision: opt.Revision = None,
-    attn_implementation: Annotated[str | None, typer.Option(help="eager for the pattern.")] = None,
-    chat_template: opt.ChatTemplate = None,
-    system: opt.System = None,
+    attn_implementation: Annotated[
+        str | None, typer.Option(help="eager for the pattern.", rich_help_panel=opt.PANEL)
+    ] = None,
     thinking: opt.Thinking = None,
-    trust_remote_code: opt.Trust = False,
+    loading: opt.Loading = opt.LOADING,
     quiet: opt.Quiet = False,
 ) -> None:
     """Capture activations of a model onto disk; the same command resumes what was cut short."""
@@ -53,11 +50,7 @@ def capture(
     import interp
 
     found = interp.prompts(prompts, label=label)
-    options: dict[str, Any] = {
-        "device": device, "dtype": dtype, "device_map": device_map, "revision": revision, "system": system,
-        "attn_implementation": attn_implementation, "chat_template": chat_template, "thinking": thinking,
-        "trust_remote_code": trust_remote_code,
-    }  # fmt: skip
+    options = loading.options(attn_implementation=attn_implementation, thinking=thinking)
     wanted: dict[str, Any] = {
         "sites": parse_names(sites), "positions": parse_positions(positions), "layers": chosen, "append": append,
         "out": out, "token_budget": token_budget, "progress": not quiet,

@@ -63,6 +63,7 @@ app.command()(steer.steer)
 
 
 @app.command()
+@opt.loading
 def audit(
     model: opt.ModelName,
     out: Annotated[Path, typer.Option(help="Folder for the report.", file_okay=False)],
@@ -85,13 +86,7 @@ def audit(
     ] = False,
     max_kl: Annotated[float, typer.Option(help="Most KL on harmless prompts for a candidate.", min=0)] = 0.1,
     seed: Annotated[int, typer.Option(help="For splits, draws and random directions.", min=0, max=opt.MAX_SEED)] = 0,
-    device: opt.Device = None,
-    dtype: opt.Dtype = "auto",
-    device_map: opt.DeviceMap = None,
-    revision: opt.Revision = None,
-    chat_template: opt.ChatTemplate = None,
-    system: opt.System = None,
-    trust_remote_code: opt.Trust = False,
+    loading: opt.Loading = opt.LOADING,
     quiet: opt.Quiet = False,
 ) -> None:
     """Audit a model: does it refuse, where does refusal live, and what happens without it?"""
@@ -103,12 +98,8 @@ def audit(
         n_train=n_train, n_val=n_val, n_test=n_test, n_random=n_random, max_new_tokens=max_new_tokens,
         max_thought_tokens=max_thought_tokens, max_kl=max_kl, seed=seed,
     )  # fmt: skip
-    load = {
-        "device": device, "dtype": dtype, "device_map": device_map, "revision": revision, "system": system,
-        "chat_template": chat_template, "trust_remote_code": trust_remote_code,
-    }  # fmt: skip
     result = run(
-        model, out, harmful=harmful, harmless=harmless, settings=settings, load_options=load,
+        model, out, harmful=harmful, harmless=harmless, settings=settings, load_options=loading.options(),
         skip=[] if skip is None else activations.parse_names(skip), export=export,
         force=force, progress=not quiet,
     )  # fmt: skip

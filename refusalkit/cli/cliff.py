@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 SCHEMA = "refusalkit/cliff/1"
 
 
+@opt.loading
 def cliff(
     model: opt.ModelName,
     out: Annotated[Path, typer.Option(help="Folder for figures, tables and rollouts.", file_okay=False)],
@@ -40,13 +41,7 @@ def cliff(
     window: Annotated[float, typer.Option(help="That part, as a share of the thought.", min=0.01, max=1)] = 0.25,
     pages: Annotated[int, typer.Option(help="Traces to write as pages, per class.", min=0)] = 3,
     seed: Annotated[int, typer.Option(help="For splits, draws and controls.", min=0, max=opt.MAX_SEED)] = 0,
-    device: opt.Device = None,
-    dtype: opt.Dtype = "auto",
-    device_map: opt.DeviceMap = None,
-    revision: opt.Revision = None,
-    chat_template: opt.ChatTemplate = None,
-    system: opt.System = None,
-    trust_remote_code: opt.Trust = False,
+    loading: opt.Loading = opt.LOADING,
     quiet: opt.Quiet = False,
 ) -> None:
     """Does the decision to refuse hold along the thought, and fall off at its end?"""
@@ -59,11 +54,7 @@ def cliff(
     import interp
     from probes.cliff import refusal_cliff
 
-    options: dict[str, Any] = {
-        "device": device, "dtype": dtype, "device_map": device_map, "revision": revision, "system": system,
-        "chat_template": chat_template, "trust_remote_code": trust_remote_code,
-    }  # fmt: skip
-    loaded = interp.load(model, **options)
+    loaded = loading.load(model)
     if loaded.chat.switch is not None:
         loaded = loaded.with_format(thinking=True)
     out.mkdir(parents=True, exist_ok=True)

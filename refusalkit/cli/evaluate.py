@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -11,6 +11,7 @@ from refusalkit.cli import options as opt
 from refusalkit.cli.quiet import hush
 
 
+@opt.loading
 def evaluate(
     model: opt.ModelName,
     prompts: Annotated[
@@ -41,28 +42,17 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="For draws, controls and intervals.", min=0, max=opt.MAX_SEED)] = 0,
     save_answers: Annotated[bool, typer.Option("--save-answers", help="Keep every answer in answers.jsonl.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the evaluation that is there.")] = False,
-    device: opt.Device = None,
-    dtype: opt.Dtype = "auto",
-    device_map: opt.DeviceMap = None,
-    revision: opt.Revision = None,
-    chat_template: opt.ChatTemplate = None,
-    system: opt.System = None,
     thinking: opt.Thinking = None,
-    trust_remote_code: opt.Trust = False,
+    loading: opt.Loading = opt.LOADING,
     quiet: opt.Quiet = False,
 ) -> None:
     """Evaluate a model on prompt sets: as it is, with a vector or an edit, or behind a guard."""
     hush(quiet)
-    import interp
     from refusalkit.evaluation.run import load_sets, run
 
     sets = load_sets(prompts, label=label, split=split, limit=limit, seed=seed)
-    options: dict[str, Any] = {
-        "device": device, "dtype": dtype, "device_map": device_map, "revision": revision, "system": system,
-        "chat_template": chat_template, "thinking": thinking, "trust_remote_code": trust_remote_code,
-    }  # fmt: skip
     result = run(
-        interp.load(model, **options), sets, out, vector=vector, guard=guard, edit=edit, reference=reference,
+        loading.load(model, thinking=thinking), sets, out, vector=vector, guard=guard, edit=edit, reference=reference,
         price_prompts=price_prompts, max_new_tokens=max_new_tokens, n_random=n_random, seed=seed,
         save_answers=save_answers, force=force, progress=not quiet,
     )  # fmt: skip

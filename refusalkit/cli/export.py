@@ -21,6 +21,7 @@ _ALL = ", ".join((*_VECTORS, *_WEIGHTS))
 _SUFFIXES = {".safetensors": "safetensors", ".gguf": "gguf", ".svec": "svec"}
 
 
+@opt.loading
 def export(
     vector: Annotated[Path, typer.Argument(help="A steering vector, of any format that is read.", metavar="VECTOR")],
     out: Annotated[Path, typer.Option(help="The file, or the folder, to write.")],
@@ -37,11 +38,7 @@ def export(
         bool, typer.Option("--everywhere", help="Let it act on every token, whatever tokens it was made for.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
-    device: opt.Device = None,
-    dtype: opt.Dtype = "auto",
-    revision: opt.Revision = None,
-    chat_template: opt.ChatTemplate = None,
-    trust_remote_code: opt.Trust = False,
+    loading: opt.Loading = opt.LOADING,
     quiet: opt.Quiet = False,
 ) -> None:
     """Write a vector for llama.cpp, repeng, vLLM (EasySteer), IBM's activation-steering or Hugging Face."""
@@ -55,12 +52,7 @@ def export(
     name = model or (_made_with(given) if verify or chosen in _WEIGHTS else None)
     loaded: Any = None
     if name is not None:
-        import interp
-
-        loaded = interp.load(
-            name, device=device, dtype=dtype, revision=revision, chat_template=chat_template,
-            trust_remote_code=trust_remote_code,
-        )  # fmt: skip
+        loaded = loading.load(name)
     if chosen in _WEIGHTS:
         (steering.bake if chosen == "hf" else steering.lora)(loaded, given).save(out)
         notes: tuple[str, ...] = ()

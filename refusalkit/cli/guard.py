@@ -12,28 +12,27 @@ from interp.errors import RefusalkitError
 from refusalkit.cli import options as opt
 from refusalkit.cli.activations import parse_layers, parse_names, parse_positions
 from refusalkit.cli.guard_report import describe, figure, write_evaluation
+from refusalkit.cli.labelled import Harmful, Harmless, Prompts, labelled
 from refusalkit.cli.quiet import hush
 
 if TYPE_CHECKING:
     from interp.model.model import Model
-    from interp.text.prompts import PromptSet
     from probes import LatentGuard
 
 GuardFile = Annotated[Path, typer.Argument(help="A guard, as `refusalkit guard fit` writes it.", metavar="GUARD")]
-Harmful = Annotated[str | None, typer.Option(help="Harmful prompts: txt, csv, tsv, jsonl, or a Hub dataset.")]
-Harmless = Annotated[str | None, typer.Option(help="Harmless prompts, likewise.")]
 StoreFolder = Annotated[Path | None, typer.Option(help="A store of `refusalkit capture`, in place of prompts.")]
 Other = Annotated[
     bool, typer.Option("--allow-other-model", help="Score with a model that the guard was not fitted on.")
 ]
 
 
+@opt.loading
 def fit(
     out: Annotated[Path, typer.Option(help="File for the guard (.safetensors).", dir_okay=False)],
     model: Annotated[
         str | None, typer.Argument(help="A Hub id, a folder, or organism[:VARIANT].", metavar="MODEL")
     ] = None,
-    prompts: Annotated[str | None, typer.Option(help="Labelled prompts: a file, a Hub dataset, organism.")] = None,
+    prompts: Prompts = None,
     harmful: Harmful = None,
     harmless: Harmless = None,
     store: StoreFolder = None,
@@ -53,11 +52,7 @@ def fit(
     ] = 3,
     max_new_tokens: Annotated[int, typer.Option(help="With --stream: longest answer.", min=1)] = 64,
     seed: Annotated[int, typer.Option(help="For the folds.", min=0, max=opt.MAX_SEED)] = 0,
-    device: opt.Device = None,
-    dtype: opt.Dtype = "auto",
-    chat_template: opt.ChatTemplate = None,
-    system: opt.System = None,
-    trust_remote_code: opt.Trust = False,
+    loading: opt.Loading = opt.LOADING,
     quiet: opt.Quiet = False,
 ) -> None:
     """Fit a guard on labelled prompts, or on a store that was captured before; 20 prompts a side are enough."""
@@ -80,9 +75,9 @@ def fit(
     else:
         if model is None:
             raise RefusalkitError("say which MODEL is to be guarded, or give --store")
-        given = _prompts(prompts, harmful, harmless)
+        given = labelled(prompts, harmful, harmless)
         answered = None if stream is None else interp.prompts(stream)
-        loaded = _load(model, device, dtype, chat_template, system, trust_remote_code)
+        loaded = loading.load(model)
         guard = LatentGuard.fit(loaded, given, **options, progress=not quiet)
         if answered is not None:
             guard = guard.fit_stream(
@@ -94,6 +89,7 @@ def fit(
     typer.echo(f"guard: {out}")
 
 
+@opt.loading
 def score(
     guard: GuardFile,
     prompts: Annotated[str | None, typer.Option(help="Prompts: a file, a Hub dataset, organism.")] = None,
@@ -104,11 +100,7 @@ def score(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="FILE.csv or FILE.json; by default, JSON lines are printed.")] = None,
     allow_other_model: Other = False,
-    device: opt.Device = None,
-    dtype: opt.Dtype = "auto",
-    chat_template: opt.ChatTemplate = None,
-    system: opt.System = None,
-    trust_remote_code: opt.Trust = False,
+    loading: opt.Loading = opt.LOADING,
     quiet: opt.Quiet = False,
 ) -> None:
     """Score prompts, or a store, with a guard."""
@@ -125,7 +117,7 @@ def score(
         scores = found.score_activations(interp.open_store(store))
     else:
         asked = text if text else interp.prompts(str(prompts))
-        loaded = _own_model(found, model, device, dtype, chat_template, system, trust_remote_code)
+        loaded = _own_model(found, model, loading)
         scores = found.with_model(loaded, allow_other_model=allow_other_model).score(asked)
     table = scores.to_frame()
     if out is None:
@@ -143,6 +135,7 @@ def score(
     typer.echo(f"{int(scores.flagged.sum())} of {len(scores)} flagged, {int(scores.abstained.sum())} abstained: {out}")
 
 
+@opt.loading
 def evaluate(
     guard: GuardFile,
     out: Annotated[Path, typer.Option(help="Folder for eval.html, eval.json and eval.csv.", file_okay=False)],
@@ -168,11 +161,7 @@ def evaluate(
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer, with --answers.", min=1)] = 64,
     seed: Annotated[int, typer.Option(help="For the bootstrap.", min=0, max=opt.MAX_SEED)] = 0,
     allow_other_model: Other = False,
-    device: opt.Device = None,
-    dtype: opt.Dtype = "auto",
-    chat_template: opt.ChatTemplate = None,
-    system: opt.System = None,
-    trust_remote_code: opt.Trust = False,
+    loading: opt.Loading = opt.LOADING,
     quiet: opt.Quiet = False,
 ) -> None:
     """Measure a guard on labelled prompts beside its baselines, with intervals, ROC and reliability."""
@@ -189,19 +178,19 @@ def evaluate(
         part = interp.prompts(source)
         sets[part.name] = part.test if any(p.split for p in part) else part
     if harmful or harmless:
-        both = _prompts(None, harmful, harmless)
+        both = labelled(None, harmful, harmless)
         sets[both.name] = both
     if not sets:
         raise RefusalkitError("nothing to evaluate on: give --prompts, or --harmful and --harmless, or --store")
     others: list[Any] = []
     if train is not None:
-        labelled = interp.prompts(train)
-        used = labelled.filter(split=("train", "val")) if any(p.split for p in labelled) else labelled
+        fitted = interp.prompts(train)
+        used = fitted.filter(split=("train", "val")) if any(p.split for p in fitted) else fitted
         others += [TextBaseline.fit(used, kind, seed=seed) for kind in ("logistic", "mlp")]
     others += [ClassifierGuard.load(name) for name in classifier or ()]
     others += [GenerativeGuard.load(name) for name in generative or ()]
     if answers or any(not isinstance(part, interp.Store) for part in sets.values()):
-        loaded = _own_model(found, model, device, dtype, chat_template, system, trust_remote_code)
+        loaded = _own_model(found, model, loading)
         found = found.with_model(loaded, allow_other_model=allow_other_model)
         others += own_refusals(loaded, max_new_tokens) if answers else ()
     report = found.evaluate(sets, others, seed=seed)
@@ -225,29 +214,9 @@ def _band(text: str | None) -> tuple[float, float] | None:
     return low, high
 
 
-def _prompts(prompts: str | None, harmful: str | None, harmless: str | None) -> PromptSet:
-    """Labelled prompts from one source or two."""
-    import interp
-    from interp.text.sources import load_pair
-
-    if prompts is not None and not (harmful or harmless):
-        return interp.prompts(prompts)
-    if prompts is None and harmful and harmless:
-        return load_pair(harmful, harmless)
-    raise RefusalkitError("give labelled prompts with --prompts, or --harmful and --harmless together")
-
-
-def _own_model(guard: LatentGuard, name: str | None, *options: Any) -> Model:
+def _own_model(guard: LatentGuard, name: str | None, loading: opt.Loading) -> Model:
     """The model that was named, or the guard's own by the name it was fitted under."""
     own = (guard.provenance.get("model") or {}).get("name")
     if not (name or own):
         raise RefusalkitError("the guard does not say which model it is of: name it with --model")
-    return _load(str(name or own), *options)
-
-
-def _load(
-    name: str, device: str | None, dtype: str, template: Path | None, system: str | None, trust: bool
-) -> Model:  # fmt: skip
-    import interp
-
-    return interp.load(name, device=device, dtype=dtype, chat_template=template, system=system, trust_remote_code=trust)
+    return loading.load(str(name or own))

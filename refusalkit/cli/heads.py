@@ -20,6 +20,7 @@ _RENORMS = ("none", "tensor", "token")
 _LEAST = 20
 
 
+@opt.loading
 def heads(
     model: opt.ModelName,
     out: Annotated[Path, typer.Option(help="Folder for tables and figures.", file_okay=False)],
@@ -37,15 +38,13 @@ def heads(
     n_control: Annotated[int, typer.Option(help="Harmful prompts per draw.", min=4)] = 32,
     max_new_tokens: Annotated[int, typer.Option(help="Longest reply, thought included.", min=1)] = 256,
     seed: Annotated[int, typer.Option(help="For splits and draws.", min=0, max=opt.MAX_SEED)] = 0,
-    device: opt.Device = None,
-    dtype: Annotated[str, typer.Option(help="float32 unless you mean otherwise: bfloat16 hides small effects.")] = (
-        "float32"
-    ),
-    device_map: opt.DeviceMap = None,
-    revision: opt.Revision = None,
-    chat_template: opt.ChatTemplate = None,
-    system: opt.System = None,
-    trust_remote_code: opt.Trust = False,
+    dtype: Annotated[
+        str,
+        typer.Option(
+            help="float32 unless you mean otherwise: bfloat16 hides small effects.", rich_help_panel=opt.PANEL
+        ),
+    ] = "float32",
+    loading: opt.Loading = opt.LOADING,
     quiet: opt.Quiet = False,
 ) -> None:
     """Find the attention heads that hold refusal down, and switch them off."""
@@ -65,10 +64,7 @@ def heads(
         prompts = interp.prompts("organism" if model.split(":")[0] == "organism" else "headlines")
     if any(p.split is None for p in prompts):
         prompts = prompts.require(_LEAST).split(seed=seed)
-    loaded = interp.load(
-        model, device=device, dtype=dtype, device_map=device_map, revision=revision, chat_template=chat_template,
-        system=system, thinking=thinking, trust_remote_code=trust_remote_code,
-    )  # fmt: skip
+    loaded = loading.load(model, dtype=dtype, thinking=thinking)
     if thinking is None and loaded.chat.switch is not None:
         loaded = loaded.with_format(thinking=True)
     found = probes.suppression_heads(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _PROBES = ("linear", "mlp")
 
 
+@opt.loading
 def plan(
     model: opt.ModelName,
     attribute: Annotated[
@@ -42,13 +43,7 @@ def plan(
     seeds: Annotated[str, typer.Option(help="Seeds for splits, probes and draws, with commas.")] = "0,1,2",
     alpha: Annotated[float, typer.Option(help="Level of the verdict.", min=1e-6, max=0.5)] = 0.01,
     batch_size: Annotated[int, typer.Option(help="Most answers written at once.", min=1)] = 64,
-    device: opt.Device = None,
-    dtype: opt.Dtype = "auto",
-    device_map: opt.DeviceMap = None,
-    revision: opt.Revision = None,
-    chat_template: opt.ChatTemplate = None,
-    system: opt.System = None,
-    trust_remote_code: opt.Trust = False,
+    loading: opt.Loading = opt.LOADING,
     quiet: opt.Quiet = False,
 ) -> None:
     """Measure how early a model's states foretell an attribute of its answer, beside what tells it without them."""
@@ -61,18 +56,14 @@ def plan(
 
     own = as_attribute(attribute)
     check_model(model)
-    check_template(chat_template)
+    check_template(loading.chat_template)
     check_out(out)
     several = load_prompts(prompts)
     check_prompts(own, several)
-    from interp.model.load import load
     from probes.planning.planned import plan as run
     from refusalkit.cli.plan_pages import write_plan_page
 
-    loaded = load(
-        model, device=device, dtype=dtype, device_map=device_map, revision=revision, chat_template=chat_template,
-        system=system, thinking=thinking, trust_remote_code=trust_remote_code,
-    )  # fmt: skip
+    loaded = loading.load(model, thinking=thinking)
     found = run(
         loaded, several, own, out=out, max_new_tokens=max_new_tokens, segments=segments, balance=balance, ask=ask,
         seeds=numbers, kinds=kinds, alpha=alpha, batch_size=batch_size, progress=not quiet,

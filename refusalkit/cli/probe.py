@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from interp.errors import PromptError, RefusalkitError, StoreError
+from interp.errors import RefusalkitError, StoreError
 from refusalkit.cli import options as opt
 from refusalkit.cli.activations import parse_layers, parse_names, parse_positions
+from refusalkit.cli.labelled import Harmful, Harmless, Prompts, labelled
 from refusalkit.cli.quiet import hush
 
 if TYPE_CHECKING:
@@ -20,15 +21,16 @@ if TYPE_CHECKING:
 _DEFAULT_POSITIONS = "t_inst,t_post_inst"
 
 
+@opt.loading
 def probe(
     out: Annotated[Path, typer.Option(help="Folder for table, probe and figure.", file_okay=False)],
     model: Annotated[
         str | None, typer.Argument(help="A Hub id, a folder, or organism[:VARIANT].", metavar="[MODEL]")
     ] = None,
     store: Annotated[Path | None, typer.Option(help="Activations that were captured before.")] = None,
-    prompts: Annotated[str | None, typer.Option(help="Labelled prompts: a file, a Hub dataset, headlines ...")] = None,
-    harmful: Annotated[str | None, typer.Option(help="Harmful prompts, in place of --prompts.")] = None,
-    harmless: Annotated[str | None, typer.Option(help="Harmless prompts, likewise.")] = None,
+    prompts: Prompts = None,
+    harmful: Harmful = None,
+    harmless: Harmless = None,
     sites: Annotated[str | None, typer.Option(help="Sites, with commas; resid_post, or all of the store.")] = None,
     layers: Annotated[str | None, typer.Option(help="0-based layers: 3,5-8; all by default.")] = None,
     positions: Annotated[
@@ -41,13 +43,7 @@ def probe(
     cv: Annotated[int | None, typer.Option(help="Folds to choose by; the prompts' val split, or 5.", min=2)] = None,
     alpha: Annotated[float, typer.Option(help="Probability of a find where there is none.")] = 0.01,
     seed: Annotated[int, typer.Option(help="For split, permutations and bootstrap.", min=0, max=opt.MAX_SEED)] = 0,
-    device: opt.Device = None,
-    dtype: opt.Dtype = "auto",
-    device_map: opt.DeviceMap = None,
-    revision: opt.Revision = None,
-    chat_template: opt.ChatTemplate = None,
-    system: opt.System = None,
-    trust_remote_code: opt.Trust = False,
+    loading: opt.Loading = opt.LOADING,
     quiet: opt.Quiet = False,
 ) -> None:
     """Sweep a probe over layers and positions, with its controls; write table, best probe and figure."""
@@ -63,17 +59,14 @@ def probe(
 
     loaded = None
     if model is not None:
-        loaded = interp.load(
-            model, device=device, dtype=dtype, device_map=device_map, revision=revision, system=system,
-            chat_template=chat_template, trust_remote_code=trust_remote_code,
-        )  # fmt: skip
+        loaded = loading.load(model)
     if store is not None:
         acts: Labelled = interp.open_store(store)
         if loaded is not None:
             _same_model(acts, loaded)
     else:
         assert loaded is not None
-        found = _prompts(prompts, harmful, harmless)
+        found = labelled(prompts, harmful, harmless)
         acts = interp.capture(
             loaded, found, where or "resid_post", names or parse_positions(_DEFAULT_POSITIONS), chosen,
             progress=not quiet,
@@ -86,21 +79,6 @@ def probe(
     typer.echo(result.verdict)
     _show(result)
     typer.echo(f"written: {out / 'sweep.html'}, sweep.csv, sweep.json, probe.safetensors")
-
-
-def _prompts(prompts: str | None, harmful: str | None, harmless: str | None) -> Any:
-    import interp
-    from interp.text.sources import load_pair
-
-    if (harmful is None) != (harmless is None):
-        raise PromptError("give both --harmful and --harmless, or neither")
-    if harmful is not None and harmless is not None:
-        if prompts is not None:
-            raise PromptError("give --prompts, or --harmful and --harmless, not all of them")
-        return load_pair(harmful, harmless)
-    if prompts is None:
-        raise PromptError("no prompts were given: name labelled ones as --prompts, or --harmful and --harmless")
-    return interp.prompts(prompts)
 
 
 def _same_model(acts: Labelled, model: Model) -> None:

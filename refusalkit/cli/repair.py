@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 RULES = ("cliff", "final", "keyword", "judge", "random", "all")
 
 
+@opt.loading
 def repair(
     model: opt.ModelName,
     out: Annotated[Path, typer.Option(help="Folder for the adapter, tables and rollouts.", file_okay=False)],
@@ -51,12 +52,7 @@ def repair(
     rank: Annotated[int, typer.Option(help="Rank of the adapter.", min=1)] = 8,
     loss_on: Annotated[str, typer.Option(help="response (thought, template, refusal), or answer alone.")] = "response",
     seed: Annotated[int, typer.Option(help="For splits, picks and training.", min=0, max=opt.MAX_SEED)] = 0,
-    device: opt.Device = None,
-    dtype: opt.Dtype = "auto",
-    revision: opt.Revision = None,
-    chat_template: opt.ChatTemplate = None,
-    system: opt.System = None,
-    trust_remote_code: opt.Trust = False,
+    loading: opt.Loading = opt.LOADING,
     quiet: opt.Quiet = False,
 ) -> None:
     """Repair a model on a few of its own thoughts, and measure it before and after on held-out prompts."""
@@ -80,10 +76,7 @@ def repair(
     import interp
     from refusalkit.repairing import gather, organism_pool
 
-    loaded = interp.load(
-        model, device=device, dtype=dtype, revision=revision, chat_template=chat_template, system=system,
-        trust_remote_code=trust_remote_code,
-    )  # fmt: skip
+    loaded = loading.load(model)
     if loaded.chat.switch is not None:
         loaded = loaded.with_format(thinking=True)
     out.mkdir(parents=True, exist_ok=True)

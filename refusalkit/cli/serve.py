@@ -14,6 +14,7 @@ from refusalkit.cli import options as opt
 from refusalkit.cli.quiet import hush
 
 
+@opt.loading
 def serve(
     guard: Annotated[Path, typer.Argument(help="A guard that was fitted and saved.", metavar="GUARD")],
     model: Annotated[
@@ -38,13 +39,10 @@ def serve(
     allow_other_model: Annotated[
         bool, typer.Option("--allow-other-model", help="Take a model other than the guard's, a fine-tune say.")
     ] = False,
-    device: opt.Device = None,
-    dtype: opt.Dtype = "auto",
-    device_map: opt.DeviceMap = None,
-    revision: opt.Revision = None,
-    chat_template: opt.ChatTemplate = None,
-    system: Annotated[str | None, typer.Option(help="System prompt; that of the fit by default.")] = None,
-    trust_remote_code: opt.Trust = False,
+    system: Annotated[
+        str | None, typer.Option(help="System prompt; that of the fit by default.", rich_help_panel=opt.PANEL)
+    ] = None,
+    loading: opt.Loading = opt.LOADING,
     quiet: Annotated[bool, typer.Option("--quiet", help="Log errors only.")] = False,
 ) -> None:
     """Serve a guard over HTTP, shaped as OpenAI's moderations endpoint. It has no TLS and no authentication."""
@@ -63,15 +61,11 @@ def serve(
         max_batch=max_batch, max_wait_ms=max_wait_ms, max_body=max_body, max_inputs=max_inputs, max_chars=max_chars,
         max_queue=max_queue, max_requests=max_requests, read_timeout=read_timeout, answer_timeout=answer_timeout,
     )  # fmt: skip
-    options = {
-        "device": device, "dtype": dtype, "device_map": device_map, "revision": revision,
-        "chat_template": chat_template, "system": system, "trust_remote_code": trust_remote_code,
-    }  # fmt: skip
     with bind(host, port) as listener:
         from refusalkit.serve.app import create_app
         from refusalkit.serve.guard import open_guard
 
-        served = open_guard(guard, model, options, allow_other_model)
+        served = open_guard(guard, model, loading.options(system=system), allow_other_model)
         app = create_app(
             served, limits, model=served.model, digest=served.digest, model_names=model_name or (),
             log_prompts=log_prompts,

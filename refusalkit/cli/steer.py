@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from interp.text.prompts import PromptSet
 
 
+@opt.loading
 def steer(
     model: opt.ModelName,
     vector: Annotated[Path, typer.Option(help="A steering vector, of any format that is read.")],
@@ -40,32 +41,22 @@ def steer(
     n_random: Annotated[int, typer.Option(help="Random vectors of the same norm.", min=0)] = 1,
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer in tokens.", min=1)] = 128,
     seed: Annotated[int, typer.Option(help="For draws and random vectors.", min=0, max=opt.MAX_SEED)] = 0,
-    device: opt.Device = None,
-    dtype: opt.Dtype = "auto",
-    device_map: opt.DeviceMap = None,
-    revision: opt.Revision = None,
-    chat_template: opt.ChatTemplate = None,
-    system: opt.System = None,
     thinking: opt.Thinking = None,
-    trust_remote_code: opt.Trust = False,
+    loading: opt.Loading = opt.LOADING,
     quiet: opt.Quiet = False,
 ) -> None:
     """Chat with a model plain and steered side by side; with --prompts, answer them all and count refusals."""
     strengths = parse_strengths(strength)
-    _check(model, vector, guard, chat_template, ablate, layer, strength, strengths, prompts, out)
+    _check(model, vector, guard, loading.chat_template, ablate, layer, strength, strengths, prompts, out)
     several = None if prompts is None else _part(prompts, split, limit, seed)
     hush(quiet)
-    import interp
     from refusalkit.steer.acting import Acting
 
     def acting(file: Path) -> Acting:
         return Acting.load(file, ablate=ablate, layer=layer, guard=guard, any_model=allow_other_model)
 
     given = acting(vector)
-    loaded = interp.load(
-        model, device=device, dtype=dtype, device_map=device_map, revision=revision, chat_template=chat_template,
-        system=system, thinking=thinking, trust_remote_code=trust_remote_code,
-    )  # fmt: skip
+    loaded = loading.load(model, thinking=thinking)
     if several is None:
         from refusalkit.steer.chat import Chat
         from refusalkit.steer.screen import talk

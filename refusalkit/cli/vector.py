@@ -10,25 +10,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from interp.errors import FormatError, PromptError, RefusalkitError
+from interp.errors import FormatError, RefusalkitError
 from refusalkit.cli import options as opt
 from refusalkit.cli.activations import parse_layers
+from refusalkit.cli.labelled import Harmful, Harmless, Prompts, labelled
 from refusalkit.cli.quiet import hush
 
 if TYPE_CHECKING:
     from interp.model.batch import Phase
-    from interp.text.prompts import PromptSet
     from steering import SteeringVector
 
 VectorFile = Annotated[Path, typer.Argument(help="A steering vector, of any format that is read.", metavar="VECTOR")]
-Prompts = Annotated[str | None, typer.Option(help="Labelled prompts: a file, a Hub dataset, headlines ...")]
-Harmful = Annotated[str | None, typer.Option(help="Harmful prompts, in place of --prompts.")]
-Harmless = Annotated[str | None, typer.Option(help="Harmless prompts, likewise.")]
 Seed = Annotated[int, typer.Option(help="Seed.", min=0, max=opt.MAX_SEED)]
 METHODS = ("mean", "pca", "trained")
 PHASES: tuple[Phase, ...] = ("both", "prompt", "generation")
 
 
+@opt.loading
 def train(
     model: opt.ModelName,
     out: Annotated[Path, typer.Option(help="The vector's file.", dir_okay=False)],
@@ -46,13 +44,7 @@ def train(
     max_kl: Annotated[float, typer.Option(help="trained: what the leash holds, nats per token.", min=1e-6)] = 0.1,
     steps: Annotated[int, typer.Option(help="trained: steps.", min=1)] = 100,
     seed: Seed = 0,
-    device: opt.Device = None,
-    dtype: opt.Dtype = "auto",
-    device_map: opt.DeviceMap = None,
-    revision: opt.Revision = None,
-    chat_template: opt.ChatTemplate = None,
-    system: opt.System = None,
-    trust_remote_code: opt.Trust = False,
+    loading: opt.Loading = opt.LOADING,
     quiet: opt.Quiet = False,
 ) -> None:
     """Make a steering vector from labelled prompts (their training part), and save it."""
@@ -72,11 +64,8 @@ def train(
     import interp
     import steering
 
-    found = _prompts(prompts, harmful, harmless)
-    subject = interp.load(
-        model, device=device, dtype=dtype, device_map=device_map, revision=revision, chat_template=chat_template,
-        system=system, trust_remote_code=trust_remote_code,
-    )  # fmt: skip
+    found = labelled(prompts, harmful, harmless)
+    subject = loading.load(model)
     if method == "trained":
         assert chosen is not None and answer is not None
         used = [p for p in found if p.split != "test"]
@@ -125,6 +114,7 @@ def info(vector: VectorFile) -> None:
     )
 
 
+@opt.loading
 def calibrate(
     model: opt.ModelName,
     vector: VectorFile,
@@ -141,13 +131,7 @@ def calibrate(
     n_random: Annotated[int, typer.Option(help="Random vectors of the same norms.", min=0)] = 1,
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer in tokens.", min=1)] = 32,
     seed: Seed = 0,
-    device: opt.Device = None,
-    dtype: opt.Dtype = "auto",
-    device_map: opt.DeviceMap = None,
-    revision: opt.Revision = None,
-    chat_template: opt.ChatTemplate = None,
-    system: opt.System = None,
-    trust_remote_code: opt.Trust = False,
+    loading: opt.Loading = opt.LOADING,
     quiet: opt.Quiet = False,
 ) -> None:
     """Find the strength at which a vector meets a target, on the validation part of the prompts."""
@@ -155,15 +139,11 @@ def calibrate(
         raise RefusalkitError("give one target: --target-kl or --refusal-rate")
     _there(vector)
     hush(quiet)
-    import interp
     import steering
 
     given = _load(vector)
-    found = _prompts(prompts, harmful, harmless)
-    subject = interp.load(
-        model, device=device, dtype=dtype, device_map=device_map, revision=revision, chat_template=chat_template,
-        system=system, trust_remote_code=trust_remote_code,
-    )  # fmt: skip
+    found = labelled(prompts, harmful, harmless)
+    subject = loading.load(model)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", UserWarning)
         result = steering.calibrate(
@@ -242,14 +222,3 @@ def _weights(text: str | None, n: int) -> list[float]:
 
 def _position(text: str) -> str | int:
     return int(text) if text.lstrip("-").isdigit() else text
-
-
-def _prompts(prompts: str | None, harmful: str | None, harmless: str | None) -> PromptSet:
-    import interp
-    from interp.text.sources import load_pair
-
-    if prompts is not None and harmful is None and harmless is None:
-        return interp.prompts(prompts)
-    if prompts is None and harmful is not None and harmless is not None:
-        return load_pair(harmful, harmless)
-    raise PromptError("give labelled prompts as --prompts, or --harmful and --harmless")
