@@ -146,7 +146,7 @@ def _reported(remote: bool | str) -> Generator[None]:
     """What goes wrong on the way or over there (no key, no such model, no network) as an error of ours."""
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # whatever the service and its queue raise
         if remote == "local" or isinstance(error, RefusalkitError):
             raise
         raise ModelError(f"the remote trace failed: {type(error).__name__}: {error}") from error
