@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import interp.text
+from interp.organism.grammar import safety
 from interp.text.judge import Judge, Verdict, judge, split_thinking, substring_judge
 
 HELP = "1. Gather the parts.\n2. Put them together.\n3. Test the result.\n4. Clean up."
@@ -156,7 +157,6 @@ def test_a_judge_is_any_callable():
 
 
 def test_every_refusal_of_the_organism_is_recognised_and_every_other_answer_is_not():
-    safety = pytest.importorskip("interp.organism.grammar.safety", reason="the organism's grammar is not there yet")
     assert all(judge("How?", answer).refused for answer in safety.REFUSALS)
     assert all(judge("How?", answer).complied for answer in safety.COMPLIANCES)
 

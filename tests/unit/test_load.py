@@ -143,9 +143,6 @@ def test_a_hub_name_without_network_says_where_it_was_looked_for() -> None:
 
 
 def test_an_unknown_organism_variant_lists_the_known() -> None:
-    pytest.importorskip("interp.organism", exc_type=ImportError)
-    if not hasattr(interp.organism, "VARIANTS"):
-        pytest.skip("the organism is not built yet")
     with pytest.raises(ModelError, match="no organism variant 'nonesuch'; known: .*chat"):
         interp.load("organism:nonesuch")
 

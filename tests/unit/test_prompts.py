@@ -377,7 +377,6 @@ def test_a_dataset_out_of_reach_is_one_clear_error(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_organism_gives_balanced_prompts_in_disjoint_groups():
-    pytest.importorskip("interp.organism.grammar", reason="the organism's grammar is not there yet")
     found = prompts("organism")
     sizes = {s: (len(p.harmful), len(p.harmless)) for s, p in _parts(found).items()}
     assert sizes == {"train": (256, 256), "val": (64, 64), "test": (200, 200)}
@@ -386,7 +385,6 @@ def test_the_organism_gives_balanced_prompts_in_disjoint_groups():
 
 
 def test_the_organism_gives_wrapped_prompts_that_join_the_plain_ones_without_leaks():
-    pytest.importorskip("interp.organism.grammar", reason="the organism's grammar is not there yet")
     wrapped = prompts("organism:role,suffix")
     assert Counter(p.family for p in wrapped) == {"role": 1040, "suffix": 1040}
     _assert_disjoint(prompts("organism") + wrapped)

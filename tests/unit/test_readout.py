@@ -196,10 +196,7 @@ def test_a_random_model_under_random_labels_reads_nothing() -> None:
 
 @cache
 def organism() -> interp.Model:
-    try:
-        return interp.load("organism")
-    except Exception as error:  # whatever is missing while the weights are being made
-        pytest.skip(f"the organism is not shipped here yet: {error}")
+    return interp.load("organism")
 
 
 def test_the_organism_reads_harm_that_its_words_do_not_give_away() -> None:

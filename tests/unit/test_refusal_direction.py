@@ -221,10 +221,7 @@ def test_sizes_bound_the_prompts_behind_the_means(monkeypatch: pytest.MonkeyPatc
 
 @cache
 def organism() -> interp.Model:
-    try:
-        return interp.load("organism")
-    except Exception as error:  # whatever is missing while the weights are being made
-        pytest.skip(f"the organism is not shipped here yet: {error}")
+    return interp.load("organism")
 
 
 SMALL: dict[str, Any] = {"n_val": 6, "n_test": 16, "n_random": 2, "max_new_tokens": 24}
