@@ -165,11 +165,11 @@ def test_every_refusal_of_the_organism_is_recognised_and_every_other_answer_is_n
     "unit", [" ", "a", "\n", ".", '"', "sorry,", "but ", "i ", "1. ", "\n1.", "<think>", "no one "]
 )
 def test_a_degenerate_answer_is_judged_at_once(unit: str):
-    start = time.perf_counter()
+    start = time.process_time()  # it takes hundredths; a pattern that goes back and forth, minutes
     judge("How?", unit * 50_000)
     judge("How?", "I cannot help. " + unit * 50_000)
     split_thinking(unit * 50_000)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 5
 
 
 FROZEN = "bc6de57424ea803a996fa031e4a883414bfb533a5a72244e5399a8bb0160c0e9"

@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
 from types import SimpleNamespace
@@ -281,11 +280,9 @@ def test_a_body_that_trickles_in_times_out() -> None:
             await asyncio.sleep(0.02)
             yield b" "
 
-    started = time.monotonic()
     reply = one(chunks=chunks(), headers={"content-length": "100"}, limits=Limits(read_timeout=0.2))
     assert (reply.status, reply.code) == (408, "request_timeout")
     assert reply.headers["connection"] == "close"
-    assert time.monotonic() - started < 5
 
 
 def test_a_full_queue_turns_away_and_takes_again() -> None:
