@@ -110,8 +110,8 @@ def test_an_evaluation_writes_a_page_a_table_and_json_with_baselines(
 def test_wrong_input_ends_with_one_message(fitted: Path, labelled: Path, tmp_path: Path) -> None:
     out = tmp_path / "x.safetensors"
     fit = ("guard", "fit", MODEL, "--out", out, "--quiet")
-    assert "--prompts, or --harmful and --harmless" in refused(*fit)
-    assert "--prompts, or --harmful and --harmless" in refused(*fit, "--harmful", labelled)
+    assert "give labelled prompts as --prompts" in refused(*fit)
+    assert "give both --harmful and --harmless" in refused(*fit, "--harmful", labelled)
     assert "which MODEL" in refused("guard", "fit", "--prompts", labelled, "--out", out)
     assert "--store alone" in refused(*fit, "--store", tmp_path)
     assert "in place of --store" in refused("guard", "fit", "--store", tmp_path, "--stream", labelled, "--out", out)
