@@ -32,5 +32,5 @@ def labelled(prompts: str | None, harmful: str | None, harmless: str | None) -> 
     if prompts is not None:
         return load(prompts)
     if harmful is None or harmless is None:
-        raise PromptError("give labelled prompts as --prompts, or as --harmful and --harmless")
+        raise PromptError("no prompts were given: give labelled prompts as --prompts, or as --harmful and --harmless")
     return load_pair(harmful, harmless)

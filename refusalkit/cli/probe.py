@@ -57,16 +57,14 @@ def probe(
     import interp
     import probes
 
-    loaded = None
-    if model is not None:
-        loaded = loading.load(model)
+    found = labelled(prompts, harmful, harmless) if store is None else None
+    loaded = None if model is None else loading.load(model)
     if store is not None:
         acts: Labelled = interp.open_store(store)
         if loaded is not None:
             _same_model(acts, loaded)
     else:
-        assert loaded is not None
-        found = labelled(prompts, harmful, harmless)
+        assert loaded is not None and found is not None
         acts = interp.capture(
             loaded, found, where or "resid_post", names or parse_positions(_DEFAULT_POSITIONS), chosen,
             progress=not quiet,
