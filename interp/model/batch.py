@@ -122,6 +122,18 @@ class Batch:
         cells = Cells(row[kept], place[kept], size[kept], pad[kept], column[kept], number[kept], self)
         return b[kept], t[kept] - dropped, cells
 
+    def newest(self, device: torch.device) -> Cells:
+        """The one new token of every row, in a step of generation."""
+        key = (Batch, device, *self.rows)  # rows that have ended leave the batch
+        if key not in self.notes:
+            rows, pads, n_prompt = (
+                torch.tensor(x, device=device) for x in (self.rows, self.pads, [e.n_prompt for e in self.encoded])
+            )
+            self.notes[key] = rows, torch.full_like(rows, -1), torch.zeros_like(rows), pads, n_prompt
+        rows, places, sizes, pads, n_prompt = self.notes[key]
+        columns = self.past - pads
+        return Cells(rows, places, sizes, pads, columns, (columns - n_prompt).clamp(min=-1), self)
+
     def is_everything(self, positions: tuple[str | int, ...], phase: Phase) -> bool:
         """Whether a selection picks every token of a prompt pass (padding, which nothing reads, included)."""
         return positions == ("all",) and (

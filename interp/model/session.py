@@ -182,12 +182,7 @@ class Session:
         if op.uniform and not op.picky:
             return self._apply(op, x, None)
         if "step" not in self._cells:
-            rows, pads = (torch.tensor(v, device=x.device) for v in (batch.rows, batch.pads))
-            columns = batch.past - pads
-            numbers = batch.numbers(torch.arange(len(rows), device=x.device), columns)
-            self._cells["step"] = Cells(
-                rows, torch.full_like(rows, -1), torch.zeros_like(rows), pads, columns, numbers, batch
-            )
+            self._cells["step"] = batch.newest(x.device)
         return self._apply(op, x[:, 0], self._cells["step"])[:, None]
 
     def _change_raw(self, op: Op, x: Tensor) -> Tensor:
