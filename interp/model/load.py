@@ -106,7 +106,7 @@ def load(
         )
     try:
         arch = settle(hf, find_architecture(hf), hooks, check and here)
-    except (RuntimeError, NotImplementedError) as error:
+    except (RuntimeError, NotImplementedError) as error:  # what a forward on the meta device raises where it needs values
         if here:
             raise
         raise ModelError(
