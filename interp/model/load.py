@@ -106,7 +106,7 @@ def load(
         )
     try:
         arch = settle(hf, find_architecture(hf), hooks, check and here)
-    except (RuntimeError, NotImplementedError) as error:  # what a forward on the meta device raises where it needs values
+    except (RuntimeError, NotImplementedError) as error:  # no values on the meta device
         if here:
             raise
         raise ModelError(
