@@ -81,11 +81,13 @@ class When:
             if self.decide == "prompt" and (len(x) % size or bool((cells.sizes != size).any())):
                 raise EditError(f"the condition {reading!r} reads single tokens, and a region is several: name NAME[i]")
             seen: dict[int, Tensor] = notes.seen.setdefault(reading, {})
-            seen[layer] = x.detach().float().view(len(x) // size, size, -1)
+            seen[layer] = x.detach().float().view(len(x) // size, 1, size, -1)
             if set(seen) == set(layers):
                 # A model may be spread over devices; decisions stand where the rows' numbers do.
-                found = reading.ask(torch.stack([seen[at].to(x.device) for at in layers], 1))
-                score, holds = (part.to(cells.rows.device) for part in found)
+                each = [seen[at].to(x.device) for at in layers]
+                score, holds = reading.ask(each[0] if len(each) == 1 else torch.cat(each, 1))
+                if holds.device != cells.rows.device:
+                    score, holds = score.to(cells.rows.device), holds.to(cells.rows.device)
                 notes.seen[reading] = {}
                 notes.answered(self, reading, score, holds, cells, size)
             return x
@@ -187,17 +189,20 @@ class _ByPrompt:
 
 @dataclass(frozen=True)
 class _ByToken:
-    """Decisions by row and token, of the pass that is running."""
+    """Decisions for the tokens of the pass that is running."""
 
-    keys: Tensor
-    wide: int
+    cells: Cells
     holds: Tensor
 
     def of(self, cells: Cells) -> Tensor:
-        """Those of the given tokens."""
-        wanted = cells.rows * self.wide + cells.columns
-        place = torch.searchsorted(self.keys, wanted).clamp(max=len(self.keys) - 1)
-        return self.holds[place] & (self.keys[place] == wanted)
+        """Those of the given tokens; they are the same ones in a decoding step."""
+        if cells is self.cells:
+            return self.holds
+        wide = int(self.cells.columns.max()) + 1
+        keys, order = (self.cells.rows * wide + self.cells.columns).sort()
+        wanted = cells.rows * wide + cells.columns
+        place = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
+        return self.holds[order][place] & (keys[place] == wanted)
 
 
 class _Notes:
@@ -218,15 +223,13 @@ class _Notes:
         if len(self.answers) < len(readings):
             return
         acts = edit.condition.joined({r: self.answers[r][1] for r in readings})
-        rows = cells.rows[::size]
+        rows = cells.rows if size == 1 else cells.rows[::size]
         if edit.decide == "prompt":
             by_prompt = torch.zeros(max(cells.batch.rows) + 1, dtype=torch.bool, device=acts.device)
             by_prompt[rows] = acts
             self.acts = _ByPrompt(by_prompt)
         else:
-            wide = int(cells.columns.max()) + 1
-            keys, order = (rows * wide + cells.columns).sort()
-            self.acts = _ByToken(keys, wide, acts[order])
+            self.acts = _ByToken(cells, acts)
         if edit.log is not None:
             answers = {name: self.answers[r] for r, name in named(readings).items()}
             _write(edit.log, rows, None if edit.decide == "prompt" else cells.columns, acts, answers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -82,7 +83,8 @@ class Reading(Condition):
         Raises:
             NonFiniteError: When an activation is NaN or infinite.
         """
-        if not bool(torch.isfinite(x).all()):
+        # The sum first: it is one call, and not finite wherever a term is not.
+        if not math.isfinite(float(x.sum())) and not bool(torch.isfinite(x).all()):
             raise NonFiniteError(f"what the condition {self.name!r} reads is not finite, so nothing can be decided")
         score, holds = self.judge(x.float())
         if score.shape != (len(x),) or holds.shape != (len(x),):

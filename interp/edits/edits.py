@@ -21,6 +21,7 @@ from interp.edits.fitting import (
     check_vector_site,
     check_width,
     describe,
+    narrowed,
     placed,
     where,
     widened,
@@ -51,10 +52,11 @@ class Add(Where):
         """The edit fitted to a model."""
         layers = check_layers(self.layers, arch.n_layers)
         check_width(self.vector, arch, self.site, layers)
-        moved = placed(self.vector * self.coef)
+        like = placed(self.vector * self.coef)
 
         def change(x: Tensor, _cells: Cells | None) -> Tensor:
-            return x + moved(x)
+            (added,) = like(x)
+            return x + added
 
         return [Op(self.site, layer, change, self.positions, self.phase, self, uniform=True) for layer in layers]
 
@@ -94,22 +96,21 @@ class Ablate(Where):
                 )
             # n + 1 values stand for the points of the stream, where the end of a block is the start of the next one.
             target = target[layer + 1 if points > n_layers and site == "resid_post" else layer]
-        unit_like, target_like = placed(self.unit), None if target is None else placed(target)
+        like = placed(self.unit) if target is None else placed(self.unit, target)
 
         def change(x: Tensor, cells: Cells | None) -> Tensor:
             # Few calls: a step of generation has so few numbers that each call costs more than its arithmetic.
             wide = widened(x)
-            unit = unit_like(wide)
+            unit, *reference = like(wide)
             excess = (wide * unit).sum(-1, keepdim=True)
-            if target_like is not None:
-                goal = target_like(wide)
+            for goal in reference:
                 if goal.ndim:
                     if cells is None:
                         raise EditError("a reference with a value per position needs the positions named")
                     check_same_places(cells, len(goal), "the reference")
                     goal = goal[cells.places.to(x.device)][:, None]
                 excess = excess - goal
-            return torch.addcmul(wide, excess, unit, value=-1).to(x.dtype)
+            return narrowed(torch.addcmul(wide, excess, unit, value=-1), x)
 
         return change
 
@@ -129,10 +130,11 @@ class SetTo(Where):
         """The edit fitted to a model."""
         layers = check_layers(self.layers, arch.n_layers)
         check_width(self.value, arch, self.site, layers)
-        value = placed(as_experts(self.value, arch, layers) if self.site == "expert_indices" else self.value)
+        like = placed(as_experts(self.value, arch, layers) if self.site == "expert_indices" else self.value)
 
         def change(x: Tensor, _cells: Cells | None) -> Tensor:
-            return value(x).expand_as(x)
+            (value,) = like(x)
+            return value.expand_as(x)
 
         return [Op(self.site, layer, change, self.positions, self.phase, self, uniform=True) for layer in layers]
 

@@ -15,6 +15,8 @@ from interp.model.architecture import Architecture
 from interp.model.batch import Cells, Phase
 from interp.model.sites import check_site
 
+_COARSE = (torch.bfloat16, torch.float16)
+
 
 @dataclass(frozen=True, eq=False)
 class Where:
@@ -48,19 +50,28 @@ def as_tensor(value: Any) -> Tensor:
 
 def widened(x: Tensor) -> Tensor:
     """Values in at least fp32, for arithmetic that bf16 is too coarse for."""
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+    return x.float() if x.dtype in _COARSE else x
 
 
-def placed(tensor: Tensor) -> Callable[[Tensor], Tensor]:
-    """The tensor in another's type and on its device, moved there once rather than at every token."""
-    kept: dict[tuple[torch.dtype, torch.device], Tensor] = {}
+def narrowed(new: Tensor, x: Tensor) -> Tensor:
+    """Values in the type of what they take the place of."""
+    return new if new.dtype is x.dtype else new.to(x.dtype)
 
-    def like(x: Tensor) -> Tensor:
-        key = x.dtype, x.device
-        if key not in kept:
-            with torch.inference_mode(False):  # what was made in it could not take part in a gradient later
-                kept[key] = tensor.to(x.device, x.dtype)
-        return kept[key]
+
+def placed(*tensors: Tensor) -> Callable[[Tensor], tuple[Tensor, ...]]:
+    """Tensors in another's type and on its device, moved there once rather than at every token."""
+    moved: dict[tuple[torch.dtype, torch.device], tuple[Tensor, ...]] = {}
+    kept = tensors
+
+    def like(x: Tensor) -> tuple[Tensor, ...]:
+        nonlocal kept
+        if kept[0].dtype is not x.dtype or kept[0].device != x.device:
+            key = x.dtype, x.device
+            if key not in moved:
+                with torch.inference_mode(False):  # what was made in it could not take part in a gradient later
+                    moved[key] = tuple(tensor.to(x.device, x.dtype) for tensor in tensors)
+            kept = moved[key]
+        return kept
 
     return like
 

@@ -19,6 +19,7 @@ from interp.edits.fitting import (
     check_vector_site,
     check_width,
     describe,
+    narrowed,
     placed,
     where,
     widened,
@@ -50,14 +51,15 @@ class Rotate(Where):
         layers = check_layers(self.layers, arch.n_layers)
         check_width(self.plane[0], arch, self.site, layers)
         angle = math.radians(self.degrees)
-        plane_like, aim_like = placed(self.plane), placed(torch.tensor([math.cos(angle), math.sin(angle)]))
+        aim = torch.tensor([math.cos(angle), math.sin(angle)])
+        like = placed(self.plane, self.plane.T.contiguous(), aim)
 
         def change(x: Tensor, _cells: Cells | None) -> Tensor:
             wide = widened(x)
-            plane = plane_like(wide)
+            plane, back, aim = like(wide)
             within = linear(wide, plane)
             length = torch.linalg.vector_norm(within, dim=-1, keepdim=True)
-            return (wide + (length * aim_like(wide) - within) @ plane).to(x.dtype)
+            return narrowed(wide + linear(length * aim - within, back), x)
 
         return [Op(self.site, layer, change, self.positions, self.phase, self, uniform=True) for layer in layers]
 

@@ -43,17 +43,15 @@ class During:
         return [replace(op, window=multiplied(op.window, self._weight), owner=self, hint=_OUTSIDE) for op in found]
 
     def _weight(self, cells: Cells) -> Tensor:
-        """1 for prompt tokens, which the edits' own positions decide on."""
+        """All of a change for prompt tokens, which the edits' own positions decide on."""
         number = cells.numbers
-        weight = torch.ones(len(number), device=number.device)
-        if self.decay != 1:
-            weight = self.decay ** (number - self.start).clamp(min=0).to(weight)
         inside = number >= self.start
         if self.stop is not None:
             inside &= number < self.stop
         if self.until:
             inside &= number < self._ends(cells)
-        return torch.where(number < 0, 1.0, weight * inside)
+        inside |= number < 0
+        return inside if self.decay == 1 else self.decay ** (number - self.start).clamp(min=0) * inside
 
     def _ends(self, cells: Cells) -> Tensor:
         """For each cell, the number of its row's first end token among those known; beyond all where there is none."""

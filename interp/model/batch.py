@@ -129,10 +129,9 @@ class Batch:
             rows, pads, n_prompt = (
                 torch.tensor(x, device=device) for x in (self.rows, self.pads, [e.n_prompt for e in self.encoded])
             )
-            self.notes[key] = rows, torch.full_like(rows, -1), torch.zeros_like(rows), pads, n_prompt
-        rows, places, sizes, pads, n_prompt = self.notes[key]
-        columns = self.past - pads
-        return Cells(rows, places, sizes, pads, columns, (columns - n_prompt).clamp(min=-1), self)
+            self.notes[key] = rows, torch.full_like(rows, -1), torch.zeros_like(rows), pads, pads + n_prompt
+        rows, places, sizes, pads, begun = self.notes[key]
+        return Cells(rows, places, sizes, pads, self.past - pads, self.past - begun, self)
 
     def is_everything(self, positions: tuple[str | int, ...], phase: Phase) -> bool:
         """Whether a selection picks every token of a prompt pass (padding, which nothing reads, included)."""

@@ -62,7 +62,7 @@ class HooksBackend:
         """Register hooks for the wanted (layer, site)."""
         with ExitStack() as stack:
             for layer in sorted({layer for layer, _ in wanted}):
-                _hook(stack, arch, BlockVisit(layer, {site for at, site in wanted if at == layer}, visit))
+                _hook(stack, arch, BlockVisit(layer, {site for at, site in wanted if at == layer}, visit), visit)
             return stack.pop_all()
 
     def forward(self, arch: Architecture, inputs: Mapping[str, Any]) -> Tensor:
@@ -70,8 +70,8 @@ class HooksBackend:
         return arch.backbone(**inputs).last_hidden_state
 
 
-def _hook(stack: ExitStack, arch: Architecture, shown: BlockVisit) -> None:
-    """Put on one block the hooks that its wanted sites need."""
+def _hook(stack: ExitStack, arch: Architecture, shown: BlockVisit, visit: Visit) -> None:
+    """Put on one block the hooks that its wanted sites need; a site that needs no shaping is shown as it is."""
     layer, sites = shown.layer, shown.sites
     block = arch.blocks[layer]
 
@@ -79,7 +79,7 @@ def _hook(stack: ExitStack, arch: Architecture, shown: BlockVisit) -> None:
         stack.callback(handle.remove)
 
     def see(site: str) -> Callable[[Tensor], Tensor]:
-        return lambda x: shown.see(site, x)
+        return partial(visit, layer, site)
 
     routed = sites & {*ROUTING_SITES, "choice", "routing"}
     if sites & {"resid_pre", "resid_mid", "mlp_out"} or routed:

@@ -35,8 +35,8 @@ class Op:
         hint: What to tell someone whose edit touched nothing.
         tokenwise: Hand over single tokens with their `Cells` even where all are picked: padding is left out.
         uniform: The change is the same for every token and looks at no `Cells`, so that a decoding step needs none.
-        window: How much of the change each token gets, `[cells]` from 0 to 1; all of it by default. Tokens that get
-            nothing do not count as touched.
+        window: How much of the change each token gets, `[cells]` from 0 to 1 or yes and no; all of it by default.
+            Tokens that get nothing do not count as touched.
         gate: Which tokens get it at all, `[cells]`, by what is known of their prompt. These count as touched either
             way: that a condition holds nowhere is no mistake.
     """

@@ -22,7 +22,7 @@ from interp.errors import EditError
 from interp.model.architecture import Architecture
 from interp.model.batch import Batch, Cells
 from interp.model.hooks import Backend
-from interp.model.ops import INTERNAL, Edit, Op
+from interp.model.ops import INTERNAL, Change, Edit, Op
 
 
 @dataclass
@@ -83,6 +83,8 @@ class Session:
         self._raw_generation = False
         self._begun: list[Batch] = []
         self._cells: dict[Any, Any] = {}
+        self._settled: dict[tuple[int, str], list[Change]] = {}
+        self._stepping = False
 
     def _wanted(self) -> set[tuple[int, str]]:
         return set(self._ops)
@@ -119,11 +121,27 @@ class Session:
             self._raw_generation |= past is not None
         elif past is not None and not batch.past:
             self._begun = [b for b in self._begun if b.wordless][:1] + [batch]
+        self._stepping = batch is not None and batch.past > 0
+        if self._stepping:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Find the places where a decoding step has nothing to ask, so that a change costs little beside its own."""
+        for key, ops in self._ops.items():
+            if key not in self._settled and all(
+                op.uniform and not op.picky and op.site not in ("k", "v") and self.touched[id(op.owner)] for op in ops
+            ):
+                self._settled[key] = [op.change for op in ops if op.phase != "prompt"]
 
     def _visit(self, layer: int, site: str, x: Tensor) -> Tensor:
         key = (layer, site)
-        for op in self._ops.get(key, ()):
-            x = self._change(op, x)
+        settled = self._settled.get(key) if self._stepping else None
+        if settled is None:
+            for op in self._ops.get(key, ()):
+                x = self._change(op, x)
+        else:
+            for change in settled:
+                x = change(x, None)
         for read, place in self._reads.get(key, ()):
             _copy(x, read, place)
         return x
@@ -155,21 +173,21 @@ class Session:
     def _apply(self, op: Op, x: Tensor, cells: Cells | None, batch: Batch | None = None) -> Tensor:
         """Change values, and count the tokens that this touched, those of the batch's padding left out."""
         new = op.change(x, cells)
-        touched = None if op.met is None else op.met(x, new)
-        if touched is not None and batch is not None:
-            touched = touched & batch.tokens(x.device)
+        share = acts = None
         if op.window is not None or op.gate is not None:
             assert cells is not None
-            weight = torch.ones(len(x), device=x.device)
-            if op.window is not None:
-                weight = op.window(cells).to(weight)
-                touched = weight > 0 if touched is None else touched & (weight > 0)
-            if op.gate is not None:
-                weight = weight * op.gate(cells).to(weight)
-            new = _weighed(x, new, weight)
+            share = None if op.window is None else op.window(cells).to(x.device)
+            acts = None if op.gate is None else op.gate(cells).to(x.device)
         if not self.touched[id(op.owner)]:  # a count would be waited for at every step
+            touched = None if op.met is None else op.met(x, new)
+            if touched is not None and batch is not None:
+                touched = touched & batch.tokens(x.device)
+            if share is not None:
+                touched = share > 0 if touched is None else touched & (share > 0)
             self.touched[id(op.owner)] = x.shape[:-1].numel() if touched is None else int(touched.sum())
-        return new
+        if share is not None:
+            new = _weighed(x, new, share)
+        return new if acts is None else torch.where(acts[:, None], new, x)
 
     def _change_cached(self, op: Op, x: Tensor, batch: Batch) -> Tensor:
         """Keys and values of all tokens so far, as the cache keeps them: unedited, so every step edits them again."""
@@ -183,7 +201,9 @@ class Session:
             return self._apply(op, x, None)
         if "step" not in self._cells:
             self._cells["step"] = batch.newest(x.device)
-        return self._apply(op, x[:, 0], self._cells["step"])[:, None]
+        old = x[:, 0]
+        new = self._apply(op, old, self._cells["step"])
+        return x if new is old else new[:, None]
 
     def _change_raw(self, op: Op, x: Tensor) -> Tensor:
         """A forward that this package did not start: only its phase is known, from the length of the cache."""
@@ -208,10 +228,10 @@ class Session:
 def _weighed(old: Tensor, new: Tensor, weight: Tensor) -> Tensor:
     """A change `[cells, width]`, as much of it as each token gets; all or nothing of it exactly."""
     share = weight[:, None]
-    if new.is_floating_point():
-        between = (old.float() + share * (new.float() - old.float())).to(old.dtype)
-        return torch.where(share == 1, new, torch.where(share == 0, old, between))
-    return torch.where(share > 0, new, old)
+    if not share.is_floating_point() or not new.is_floating_point():
+        return torch.where(share > 0, new, old)
+    between = torch.lerp(old.float(), new.float(), share.float()).to(old.dtype)
+    return torch.where(share == 1, new, torch.where(share == 0, old, between))
 
 
 class ReadSession(Session):
@@ -244,9 +264,10 @@ class ReadSession(Session):
 
     def _visit(self, layer: int, site: str, x: Tensor) -> Tensor:
         x = super()._visit(layer, site, x)
-        self._left.discard((layer, site))
-        if self._stop and not self._left:
-            raise StopForward
+        if self._left:
+            self._left.discard((layer, site))
+            if self._stop and not self._left:
+                raise StopForward
         return x
 
     @property

@@ -128,6 +128,36 @@ def test_phases_reach_prompt_tokens_generated_tokens_or_both(case: str, position
         assert list(completion.ids) == slow
 
 
+def test_edits_of_different_phases_at_one_place_act_in_order_in_every_batch() -> None:
+    """Decoding steps take a shorter way than prompts, and a second batch begins with a prompt again."""
+    model = lively()
+    place: dict[str, Any] = {"site": "resid_post", "layer": 1}
+    add, turn = edits.add(vector(1), 3.0, phase="prompt", **place), edits.rotate(R, vector(2), 70, **place)
+    move = edits.add(vector(3), 2.0, phase="generation", **place)
+    rest = vector(2) - (vector(2) @ UNIT) * UNIT
+    b = rest / rest.norm()
+    angle = np.deg2rad(70)
+
+    def turned(x: Tensor) -> Tensor:
+        one, two = (x @ UNIT)[..., None], (x @ b)[..., None]
+        length = (one**2 + two**2).sqrt()
+        return x - one * UNIT - two * b + length * (np.cos(angle) * UNIT + np.sin(angle) * b)
+
+    def changes(n_prompt: int) -> dict[Any, Any]:
+        def change(x: Tensor) -> Tensor:
+            prompt, later = x[:, :n_prompt] + 3 * vector(1), x[:, n_prompt:]
+            return torch.cat([turned(prompt), turned(later) + 2 * vector(3)], 1)
+
+        return {("resid_post", 1): change}
+
+    written = model.generate(PROMPTS, max_new_tokens=8, edits=[add, turn, move], batch_size=2)
+    plain = model.generate(PROMPTS, max_new_tokens=8)
+    assert [c.ids for c in written] != [c.ids for c in plain]
+    for encoded, completion in zip(model.encode(PROMPTS), written, strict=True):
+        slow, _ = slow_greedy(model.hf, "llama", encoded.ids, 8, changes, model.chat.end_ids)
+        assert list(completion.ids) == slow
+
+
 def test_a_traces_tokens_are_edited_as_generated_ones() -> None:
     """Decoding with an edit, and reading back what was written with the same edit, agree."""
     model = lively()
