@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from interp.errors import PromptError
 from interp.model.batching import plan
@@ -74,14 +77,14 @@ def generate_onto(
         The rows, in the order of the prompts.
 
     Raises:
-        PromptError: When the file is of something else.
+        PromptError: When the file is of something else, or another process is writing to it.
     """
     header = {"format": kind.format, "prompts": prompts_digest, "provenance": digest_json(made_from)}
     file = None if out is None else Path(out)
-    done = {} if file is None else _begun(file, kind, header)
     # Batches are planned over all prompts, done or not, so that one that is resumed samples what it would have.
     batches = plan([len(e) + max_new_tokens for e in encoded], token_budget, batch_size)
-    with progress_bar(kind.doing, len(encoded), progress) as advance:
+    with _alone(file, kind), progress_bar(kind.doing, len(encoded), progress) as advance:
+        done = {} if file is None else _begun(file, kind, header)
         for number, batch in enumerate(batches):
             if not all(i in done for i in batch):
                 written = model.generate(
@@ -100,10 +103,29 @@ def _seed(seed: int, batch: int) -> int:
     return int(digest_json([seed, batch]), 16) % SEED_RANGE
 
 
+@contextlib.contextmanager
+def _alone(file: Path | None, kind: Kind) -> Generator[None]:
+    """Keep others from the file; the system lets go of it when the process ends, however it ends."""
+    if file is None or (file.exists() and not os.access(file.parent, os.W_OK)):
+        yield
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(file.with_name(f".{file.name}.lock"), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise PromptError(
+            f"another process is writing {kind.name} to {file}: wait until it ends, or give another name"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _begun(path: Path, kind: Kind, header: Row) -> dict[int, Row]:
     """What a file holds already, by index; a last line that was cut short is dropped."""
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(header) + "\n", encoding="utf-8")
         return {}
     try:

@@ -31,6 +31,8 @@ def test_figures_are_hidden_and_nothing_else(script: Any) -> None:
     assert script.hide(page) == hidden
     row = "| deepseek_v3 | 0e+00 | - | 1.2% / 0.99% | 3e-08 (layer 1, 2) | 1 | 2 | 3 | 4 | 5 | 6 |\n"
     assert script.hide(row) == "| deepseek_v3 | # | - | #% / #% | # (layer 1, 2) | # | # | # | # | # | # |\n"
+    row = "| olmo2 | nearest: 2e-01 | no | 3e-07 | 1e-06 | no | no | no | no |\n"
+    assert script.hide(row) == "| olmo2 | nearest: # | no | # | # | no | no | no | no |\n"
 
 
 def test_what_a_backend_gives_is_told_in_its_column(script: Any) -> None:

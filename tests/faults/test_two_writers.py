@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from interp.errors import RefusalkitError
+from interp.errors import PromptError, RefusalkitError
+from interp.model.generate import Completion
+from interp.model.generate_onto import Kind, generate_onto
 from interp.model.load import load
 from refusalkit.audit.folder import AuditFolder, check_free
 from refusalkit.audit.pipeline import audit
@@ -69,3 +72,28 @@ def test_two_audits_in_one_process_follow_each_other(tmp_path: Path) -> None:
     model = load("organism:chat")
     first = audit(model, tmp_path / "out", settings=LOOSE, skip=SKIPPED)
     assert audit(model, tmp_path / "out", settings=LOOSE, skip=SKIPPED) == first
+
+
+def test_what_a_model_writes_onto_disk_has_one_writer(tmp_path: Path) -> None:
+    """Answers of `steer` and `calibrate`, rollouts: another's lines would come between, and cut each other short."""
+    model, out, refusals = load("organism:chat"), tmp_path / "answers.jsonl", list[str]()
+    encoded, kind = model.encode(["Hello there.", "Say this."]), Kind("test/1", "answers", "answering")
+    settings: dict[str, Any] = {"max_new_tokens": 2, "batch_size": 1, "token_budget": 64}
+
+    def row(index: int, completion: Completion) -> dict[str, Any]:
+        return {"index": index, "text": completion.text}
+
+    def meanwhile(index: int, completion: Completion) -> dict[str, Any]:
+        with pytest.raises(PromptError) as refusal:
+            generate_onto(model, encoded, kind, out, row, "prompts", {}, **settings)
+        refusals.append(str(refusal.value))
+        return row(index, completion)
+
+    first = generate_onto(model, encoded, kind, out, meanwhile, "prompts", {}, **settings)
+    assert len(refusals) == 2 and refusals[0].startswith(f"another process is writing answers to {out}: wait until")
+    assert generate_onto(model, encoded, kind, out, row, "prompts", {}, **settings) == first
+    out.parent.chmod(0o500)  # a folder that nobody can write to is read as it is
+    try:
+        assert generate_onto(model, encoded, kind, out, row, "prompts", {}, **settings) == first
+    finally:
+        out.parent.chmod(0o700)
