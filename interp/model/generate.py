@@ -14,7 +14,7 @@ from interp.model.batch import Batch
 from interp.model.batching import pad, plan
 from interp.model.observe import Observer, Watch
 from interp.model.ops import Edit, flatten_edits
-from interp.model.session import ReadSession
+from interp.model.session import Session
 from interp.progress import progress_bar
 from interp.text.encoded import Encoded
 from interp.text.prompts import Prompt
@@ -141,15 +141,15 @@ def generate(
     draws = torch.rand(max_new_tokens, len(encoded), generator=source).T if temperature else None
     written: list[list[int]] = [[] for _ in encoded]
     stopped: dict[int, str] = {}
-    watch = None if observer is None else Watch(model, observer)
+    several = flatten_edits(edits)
+    watch = None if observer is None else Watch(model, observer, several)
+    session = watch.session if watch else Session(model.arch, several, model.current_batch, model.backend)
     ends = torch.tensor(model.chat.end_ids, device=model.device)
-    reads = [] if watch is None else watch.wanted
-    session = ReadSession(model.arch, flatten_edits(edits), model.current_batch, model.backend, reads, stop=False)
     batches = plan([len(e) + max_new_tokens for e in encoded], token_budget, batch_size)
     with session, progress_bar("generating", len(encoded), progress) as advance:
         for rows in batches:
             stopped |= _decode(
-                model, session, watch, each, encoded, rows, written, max_new_tokens, ends, draws, temperature, top_p
+                model, watch, each, encoded, rows, written, max_new_tokens, ends, draws, temperature, top_p
             )
             advance(len(rows))
     session.check_touched()
@@ -160,7 +160,6 @@ def generate(
 
 def _decode(
     model: Model,
-    session: ReadSession,
     watch: Watch | None,
     each: Callable[[int, int], None] | None,
     encoded: Sequence[Encoded],
@@ -184,7 +183,7 @@ def _decode(
     with model._running(batch):  # pyright: ignore[reportPrivateUsage]
         for step in range(max_new_tokens):
             inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions, "past_key_values": cache}
-            seen = None if watch is None else watch.prepare(session, batch, step)
+            seen = None if watch is None else watch.prepare(batch, step)
             hidden = model.backend.forward(model.arch, {**inputs, "use_cache": True})
             logits = model.unembed(hidden[:, -1])
             if not bool(torch.isfinite(logits).all()):

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from interp.errors import NonFiniteError, PromptError, SiteError
 from interp.model.batch import Batch
+from interp.model.ops import Edit
 from interp.model.session import Read, ReadSession
 from interp.model.sites import check_layers
 
@@ -58,39 +59,46 @@ class Observer(Protocol):
 
 
 class Watch:
-    """Reads what an observer wants out of a generation's forward passes."""
+    """Reads what an observer wants out of a generation's forward passes.
 
-    def __init__(self, model: Model, observer: Observer) -> None:
+    Args:
+        model: The model.
+        observer: Who looks on.
+        edits: What the forward passes are changed by.
+    """
+
+    def __init__(self, model: Model, observer: Observer, edits: Sequence[Edit]) -> None:
         if observer.every < 1:
             raise PromptError(f"an observer looks every {observer.every} tokens; it must be at least 1")
         self._model, self._observer = model, observer
-        self.wanted: list[tuple[str, tuple[int, ...]]] = []
+        self._wanted: list[tuple[str, tuple[int, ...]]] = []
         for site, layers in observer.reads.items():
             if site in _NOT_TOKENS:
                 raise SiteError(f"{site} has no fixed width while a model writes, so it cannot be watched")
             chosen = check_layers(layers, model.n_layers)
             model.arch.need(site, chosen)
-            self.wanted.append((site, chosen))
+            self._wanted.append((site, chosen))
+        self.session = ReadSession(model.arch, edits, model.current_batch, model.backend, self._wanted, stop=False)
 
-    def prepare(self, session: ReadSession, batch: Batch, written: int) -> dict[str, Tensor] | None:
+    def prepare(self, batch: Batch, written: int) -> dict[str, Tensor] | None:
         """Before a forward: where its newest tokens are copied to; `None` when the observer does not look now."""
         if written % self._observer.every:
-            session.reading(())
+            self.session.reading(())
             return None
         rows = torch.arange(len(batch.rows))
         buffers = {
             site: torch.empty(
                 len(layers), len(rows), self._model.width(site, (), layers), dtype=self._model.site_dtype(site, layers)
             )
-            for site, layers in self.wanted
+            for site, layers in self._wanted
         }
         last = torch.full_like(rows, -1)
-        session.reading([Read(site, layers, rows, last, buffers[site]) for site, layers in self.wanted])
+        self.session.reading([Read(site, layers, rows, last, buffers[site]) for site, layers in self._wanted])
         return buffers
 
     def show(self, batch: Batch, written: int, buffers: dict[str, Tensor]) -> dict[int, str]:
         """After the forward: hand over, and take back the rows to stop."""
-        for site, layers in self.wanted:
+        for site, layers in self._wanted:
             fine = torch.isfinite(buffers[site]).all(-1)
             if not bool(fine.all()):
                 layer, row = (int(i) for i in (~fine).nonzero()[0])

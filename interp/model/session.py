@@ -77,7 +77,6 @@ class Session:
                         "the model with backend='hooks'"
                     )
                 self._ops[(op.layer, op.site)].append(op)
-        self._reads: dict[tuple[int, str], list[tuple[Read, int]]] = {}
         self._handles = ExitStack()
         self._raw_past = 0
         self._raw_generation = False
@@ -142,8 +141,6 @@ class Session:
         else:
             for change in settled:
                 x = change(x, None)
-        for read, place in self._reads.get(key, ()):
-            _copy(x, read, place)
         return x
 
     def _change(self, op: Op, x: Tensor) -> Tensor:
@@ -248,6 +245,7 @@ class ReadSession(Session):
     ) -> None:
         super().__init__(arch, edits, batch, backend)
         self._read = {(layer, site) for site, layers in sites for layer in layers}
+        self._reads: dict[tuple[int, str], list[tuple[Read, int]]] = {}
         self._stop = stop and bool(self._read)
         self._left: set[tuple[int, str]] = set()
 
@@ -264,10 +262,11 @@ class ReadSession(Session):
 
     def _visit(self, layer: int, site: str, x: Tensor) -> Tensor:
         x = super()._visit(layer, site, x)
-        if self._left:
-            self._left.discard((layer, site))
-            if self._stop and not self._left:
-                raise StopForward
+        for read, place in self._reads.get((layer, site), ()):
+            _copy(x, read, place)
+        self._left.discard((layer, site))
+        if self._stop and not self._left:
+            raise StopForward
         return x
 
     @property
