@@ -110,7 +110,8 @@ def _alone(file: Path | None, kind: Kind) -> Generator[None]:
         yield
         return
     file.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(file.with_name(f".{file.name}.lock"), timeout=0)
+    beside = file.with_name(f".{file.name}.lock")
+    lock = FileLock(beside, timeout=0)
     try:
         lock.acquire()
     except Timeout:
@@ -120,6 +121,8 @@ def _alone(file: Path | None, kind: Kind) -> Generator[None]:
     try:
         yield
     finally:
+        with contextlib.suppress(OSError):
+            beside.unlink()  # while it is held: whoever waits for it finds it gone, and begins anew
         lock.release()
 
 

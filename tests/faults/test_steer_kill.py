@@ -45,7 +45,8 @@ def finish(given: Path, out: Path) -> str:
 
 
 def answers(out: Path) -> dict[str, bytes]:
-    return tree(out / "answers") if out.exists() else {}
+    """What is kept so far; locks, which come and go, left out."""
+    return {file.name: file.read_bytes() for file in (out / "answers").glob("[!.]*.jsonl")}
 
 
 def test_a_comparison_that_is_killed_goes_on_where_it_was(given: Path, tmp_path: Path) -> None:

@@ -92,6 +92,7 @@ def test_what_a_model_writes_onto_disk_has_one_writer(tmp_path: Path) -> None:
     first = generate_onto(model, encoded, kind, out, meanwhile, "prompts", {}, **settings)
     assert len(refusals) == 2 and refusals[0].startswith(f"another process is writing answers to {out}: wait until")
     assert generate_onto(model, encoded, kind, out, row, "prompts", {}, **settings) == first
+    assert [file.name for file in tmp_path.iterdir()] == [out.name]
     out.parent.chmod(0o500)  # a folder that nobody can write to is read as it is
     try:
         assert generate_onto(model, encoded, kind, out, row, "prompts", {}, **settings) == first
