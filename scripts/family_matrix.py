@@ -127,6 +127,8 @@ def weights(family: str, measured: bool) -> list[str]:
                 found, refused = make(model, edit, nearest=True).agreement, "nearest: "
             except ModelError:
                 return "no"
+        if not found.effect > 0.1:
+            raise RuntimeError(f"{family}: {edit!r} moves the logits by {found.effect:.2g} sd, so equal says little")
         return refused + (f"{found.error:.0e}" if measured else HIDDEN)
 
     edits = [ablate(vector)] + [
@@ -164,8 +166,8 @@ def page(measured: bool = True) -> str:
         "\n## Edits as weights\n\nLargest difference, in standard deviations of the logits, between a run-time edit "
         "and the same edit in weights, baked (`bake`) or as an adapter (`lora`), after every token of two prompts. "
         "`no`: the family has no weights that do it, and [an error says why](how-to/bake.md#by-family); *nearest*: how "
-        "far off the nearest are that it has. The tests hold the others to 1e-4, and what the edits do to more than "
-        "0.1.\n\n",
+        "far off the nearest are that it has. The tests hold the others to 1e-4; every edit moves the logits by more "
+        "than 0.1.\n\n",
         table(
             ["family", *(f"{edit}, `{how}`" for edit in ("ablation", "addition before the first block",
                                                          "addition to `attn_out`", "addition to `resid_post`")
